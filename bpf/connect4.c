@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * The harness's own redirector. What it does at connect():
+ *
+ *   connect4            a destination of policy_map is replaced, unless the caller is in skip_process_map; who asked
+ *                       waits in local_map, because the kernel has not chosen the source port yet
+ *   complete_sockops    at TCP_CONNECT_CB the port is known: the record goes to audit_map under (protocol, port)
+ *   complete_kprobe     the same from a kprobe on tcp_connect, as the agent does it; for kernels without the first
+ *   connect6            (hardened) the same for IPv4-mapped destinations of AF_INET6 sockets, which connect4 never sees
+ *
+ * JOIN_BY_THREAD: local_map is keyed by pid_tgid (all that a kprobe has) instead of the socket's cookie.
+ * A record of an earlier connection must never speak for a later one, so every connect that is not redirected
+ * removes what audit_map holds under its source port.
+ */
+#include "connect4.h"
+#ifdef JOIN_BY_THREAD
+#include <linux/ptrace.h>
+#endif
+
+#define AF_INET6 10
+#define IPPROTO_TCP 6
+#define IPPROTO_MPTCP 262
+#define SOL_SOCKET 1
+#define SO_BINDTODEVICE 25
+#define SKC_NUM_OFFSET 14	/* struct sock_common, include/net/sock.h: skc_num, unchanged since 3.8 */
+
+#ifndef AUDIT_ENTRIES
+#define AUDIT_ENTRIES 4096
+#endif
+
+BPF_TABLE("hash", struct destination, struct destination, policy_map, 10);
+BPF_TABLE("hash", __u32, __u32, skip_process_map, 10);
+BPF_TABLE("lru_hash", struct audit_key, struct audit_entry, audit_map, AUDIT_ENTRIES);
+BPF_TABLE("lru_hash", __u64, struct pending, local_map, AUDIT_ENTRIES);
+
+static __always_inline __u64 connection(void *ctx)
+{
+#ifdef JOIN_BY_THREAD
+	return bpf_get_current_pid_tgid();
+#else
+	return bpf_get_socket_cookie(ctx);
+#endif
+}
+
+/* The policy's answer for where ctx wants to go, or NULL. */
+static __always_inline struct destination *redirect_for(struct bpf_sock_addr *ctx, __u32 ip)
+{
+	struct destination wanted = {};
+
+	wanted.ip[0] = ip;
+	wanted.port = ctx->user_port;
+	wanted.protocol = ctx->protocol;
+	return policy_map.lookup(&wanted);
+}
+
+static __always_inline int skipped(void)
+{
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+
+	return skip_process_map.lookup(&pid) != 0;
+}
+
+static __always_inline void remember(struct bpf_sock_addr *ctx, __u32 ip)
+{
+	__u64 key = connection(ctx);
+	__u32 uid = bpf_get_current_uid_gid();
+	struct pending who = {};
+
+	who.entry.uid = uid;
+	who.entry.pid = bpf_get_current_pid_tgid() >> 32;
+	who.entry.is_root = uid == 0;
+	who.entry.ip = ip;
+	who.entry.port = ctx->user_port;
+	who.protocol = ctx->protocol;
+	local_map.update(&key, &who);
+}
+
+/* A socket may have wanted an endpoint before, in a connect that failed on its way. */
+static __always_inline void forget(void *ctx)
+{
+	__u64 key = connection(ctx);
+
+	local_map.delete(&key);
+}
+
+/* Under which port a connection leaves, and so which record speaks for it. source_port is in host byte order. */
+static __always_inline void complete(__u64 connection, __u16 source_port)
+{
+	struct pending *who = local_map.lookup(&connection);
+	struct audit_key key = {};
+
+	key.protocol = IPPROTO_TCP;
+	key.source_port = bpf_htons(source_port);
+	if (!who) {
+		audit_map.delete(&key);
+		return;
+	}
+	key.protocol = who->protocol;
+	audit_map.update(&key, &who->entry);
+	local_map.delete(&connection);
+}
+
+#ifdef HARDENED
+/* A socket bound to a device cannot reach the listener, which is on loopback. */
+static __always_inline void unbind_device(struct bpf_sock_addr *ctx)
+{
+	char none[1] = {};
+
+	bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, none, sizeof(none));
+}
+#endif
+
+int connect4(struct bpf_sock_addr *ctx)
+{
+	__u32 ip = ctx->user_ip4;
+	struct destination *to = redirect_for(ctx, ip);
+
+	if (!to || skipped()) {
+		forget(ctx);
+		return 1;
+	}
+#ifdef HARDENED
+	unbind_device(ctx);
+#endif
+	remember(ctx, ip);
+	ctx->user_ip4 = to->ip[0];
+	ctx->user_port = to->port;
+	return 1;
+}
+
+#ifdef HARDENED
+int connect6(struct bpf_sock_addr *ctx)
+{
+	__u32 ip = ctx->user_ip6[3];
+	struct destination *to;
+
+	if (ctx->user_ip6[0] || ctx->user_ip6[1] || ctx->user_ip6[2] != bpf_htonl(0xffff))
+		return 1;
+	to = redirect_for(ctx, ip);
+	if (!to || skipped()) {
+		forget(ctx);
+		return 1;
+	}
+	unbind_device(ctx);
+	remember(ctx, ip);
+	ctx->user_ip6[3] = to->ip[0];
+	ctx->user_port = to->port;
+	return 1;
+}
+#endif
+
+#ifdef JOIN_BY_THREAD
+int complete_kprobe(struct pt_regs *ctx)
+{
+	__u16 port = 0;
+
+	bpf_probe_read(&port, sizeof(port), (void *)PT_REGS_PARM1(ctx) + SKC_NUM_OFFSET);
+	complete(bpf_get_current_pid_tgid(), port);
+	return 0;
+}
+#else
+int complete_sockops(struct bpf_sock_ops *ctx)
+{
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		complete(bpf_get_socket_cookie(ctx), ctx->local_port);
+	return 1;
+}
+#endif
