@@ -1,0 +1,47 @@
+# make verify ARGS='--only redirect'   does a connect4 program redirect on this kernel? (set-up included, as root)
+# make test                            all tests (ARGS go to pytest)
+# make lint | bench | clean | install | requirements
+VENV ?= .venv
+export VENV
+BIN := $(abspath $(VENV))/bin
+ARGS ?=
+UV ?= uv
+
+# What ruff and mypy look at, of what there is.
+CODE := $(wildcard harness setup tests bench)
+
+.PHONY: verify test lint bench clean install install-dev requirements
+.DEFAULT_GOAL := verify
+
+install:
+	@sh setup/bootstrap.sh runtime
+
+install-dev:
+	@sh setup/bootstrap.sh dev
+
+verify: install
+	@$(BIN)/msp-harness verify $(ARGS)
+
+test: install-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install-dev
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy --strict $(CODE)
+
+bench: install
+	@$(BIN)/python -m bench $(ARGS)
+
+# Leftovers of killed runs (namespaces, cgroups, state) are the command's to find. The virtual environment stays.
+clean:
+	@if [ -x $(BIN)/msp-harness ]; then $(BIN)/msp-harness clean; fi
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+# Lock again after a change of the versions in pyproject.toml. uv is needed for this only. The dev lock is the
+# resolution; the others are parts of it.
+requirements:
+	$(UV) pip compile --quiet pyproject.toml --group dev -o requirements-dev.txt
+	$(UV) pip compile --quiet pyproject.toml -c requirements-dev.txt -o requirements.txt
+	$(UV) pip compile --quiet --group build -c requirements-dev.txt -o requirements-build.txt
