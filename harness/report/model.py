@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Union
 
-Json = Union[None, bool, int, float, str, Sequence["Json"], Mapping[str, "Json"]]
+Json = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 """Anything that json.dumps takes."""
 
 EXIT_OK = 0
