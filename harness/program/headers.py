@@ -16,8 +16,6 @@ import os
 import platform
 import re
 import shutil
-import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +40,7 @@ ARCHITECTURES = {
 OF_FLAVOUR = ("include/generated/autoconf.h",)
 SHARED = ("include/linux/types.h", "include/linux/kconfig.h", "include/uapi/linux/bpf.h")
 KHEADERS = "kheaders-"
-UNFINISHED = ".new-"
+UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,9 @@ def headers_tree(*, cache: Path | None = None, root: Path = Path("/"), release: 
             "make room there, run as root, or name another directory with MSP_HARNESS_CACHE",
             errno=error.errno or 0,
         ) from error
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except ValueError as error:
         raise HarnessError(
-            f"unpack {source.path}",
+            f"use {source.path}",
             str(error),
             packages.install_hint((packages.HEADERS,), packages.os_release(root)),
         ) from error
@@ -220,8 +218,15 @@ def _link(links: dict[str, Path], tree: Path) -> None:
 
 
 def _unpack(archive: Path, tree: Path) -> None:
-    with tarfile.open(archive, "r:xz") as files:
-        files.extractall(tree, filter="data")
+    """Raises ValueError for what is not an archive of headers."""
+    import lzma  # with tarfile it takes as long to import as everything else here, and is seldom wanted
+    import tarfile
+
+    try:
+        with tarfile.open(archive, "r:xz") as files:
+            files.extractall(tree, filter="data")
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        raise ValueError(f"it cannot be unpacked: {error}") from error
 
 
 def _cached(cache: Path, name: str, make: Callable[[Path], None]) -> Path:
@@ -232,22 +237,18 @@ def _cached(cache: Path, name: str, make: Callable[[Path], None]) -> Path:
     with _lock(cache):
         if is_complete(tree):  # another run was quicker
             return tree
-        # Nobody is at work while we hold the lock: what is unfinished belongs to the dead, and a tree that is not
-        # complete has lost its source.
-        for leftover in [*cache.glob(f"{UNFINISHED}*"), *([tree] if tree.exists() else []), *_other_boots(cache, name)]:
-            shutil.rmtree(leftover)
-        work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=cache))
+        # Nobody is at work while we hold the lock: what is not complete was left by the dead, or its package is gone.
+        for other in cache.iterdir():
+            if other.name.startswith(KHEADERS) or not is_complete(other):
+                shutil.rmtree(other)
+        work = cache / UNFINISHED
+        work.mkdir()
         make(work)
         if not is_complete(work):
             shutil.rmtree(work)
-            raise ValueError(f"no complete kernel headers for {architecture()} in it")
-        work.chmod(0o755)
+            raise ValueError(f"it has no complete kernel headers for {architecture()}")
         work.rename(tree)
     return tree
-
-
-def _other_boots(cache: Path, name: str) -> list[Path]:
-    return [tree for tree in cache.glob(f"{KHEADERS}*") if name.startswith(KHEADERS) and tree.name != name]
 
 
 @contextmanager
