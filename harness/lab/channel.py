@@ -1,0 +1,243 @@
+"""HTTP/1.1 messages, and a socket with h11's state of the conversation on it: what server and client share.
+
+Everything a stranger can do has a limit: sizes, silence, slowness. Bodies come and go one piece at a time: the next
+piece is read when the last one has been taken, so that no body is ever whole in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http
+import socket
+import struct
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import h11
+
+from harness.errors import errno_text
+
+Headers = tuple[tuple[str, str], ...]
+"""Names and values in the order and case of the wire, decoded as latin-1."""
+
+PIECE = 64 * 1024
+"""Bytes asked of a socket, or given to one, at a time."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one peer may cost. Times are in seconds, sizes in bytes."""
+
+    header_bytes: int = 16 * 1024  # request line and headers together
+    idle: float = 60  # without the first byte of a next request; the agent has the same
+    head: float = 15  # from the first byte of a request to the end of its headers
+    stall: float = 30  # for one piece of a body to come, or to be taken
+    linger: float = 2  # for a peer to end what it is sending after it got its answer
+    drain_bytes: int = 1024 * 1024  # of a body nobody wanted, read to keep the connection
+    connections: int = 448  # at once; more wait in the backlog. Twice that many sockets fit in RLIMIT_NOFILE's 1024
+
+
+class Peer(NamedTuple):
+    address: str  # dotted IPv4
+    port: int  # host order
+
+
+class PeerGone(ConnectionError):
+    """The other side hung up, or the connection broke, before the message was whole."""
+
+
+class PeerSlow(TimeoutError):
+    """The other side neither sent nor took anything for as long as Limits allow."""
+
+
+class BadMessage(ValueError):
+    """The other side does not speak HTTP; status is what a server answers to that."""
+
+    def __init__(self, status: int, text: str):
+        super().__init__(text)
+        self.status = status
+
+
+class Body:
+    """The body of a message that is being received, in pieces, once: `async for piece in body`.
+
+    Reading raises PeerGone, PeerSlow or BadMessage. finished says that the end was read; broken, that some of it may
+    have been lost (a read was cancelled or failed), so that the connection is of no further use.
+    """
+
+    def __init__(self, channel: Channel, *, empty: bool = False):
+        self._channel = channel
+        self.finished = empty
+        self.broken = False
+
+    def __aiter__(self) -> Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.finished:
+            raise StopAsyncIteration
+        self.broken = True
+        event = await self._channel.event()
+        self.broken = False
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        self.finished = True
+        raise StopAsyncIteration
+
+    async def drain(self, limit: int) -> bool:
+        """Read and forget at most about limit bytes; True when that was all of it."""
+        async for piece in self:
+            limit -= len(piece)
+            if limit < 0:
+                return False
+        return True
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    target: str  # as on the wire: origin, absolute, authority or asterisk form
+    headers: Headers
+    version: str  # "1.1", "1.0"
+    peer: Peer
+    body: Body
+
+    def header(self, name: str) -> str | None:
+        return header(self.headers, name)
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer. Without a Content-Length header, a body of bytes gets one; a streamed body is chunked."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes | AsyncIterable[bytes] = b""
+    reason: str = ""
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """The first value of a header, whatever its case."""
+    return next((value for key, value in headers if key.lower() == name.lower()), None)
+
+
+def plain(status: int, text: str, headers: Headers = ()) -> Response:
+    """An answer of one line of text."""
+    return Response(status, (("Content-Type", "text/plain; charset=utf-8"), *headers), (text + "\n").encode())
+
+
+def phrase(status: int) -> str:
+    """`Misdirected Request` for 421."""
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
+
+
+def has_body(method: str, status: int) -> bool:
+    """Whether an answer of that status to that method carries a body (RFC 9112, 6.3)."""
+    return method != "HEAD" and status not in (204, 304) and status >= 200
+
+
+class Channel:
+    """A connected socket with h11's state of the conversation on it. It owns the socket."""
+
+    def __init__(self, sock: socket.socket, role: type[h11.CLIENT] | type[h11.SERVER], limits: Limits):
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._sending = asyncio.Lock()  # an upload's 100 Continue and an answer may be sent by two tasks
+        self._ended = False  # the peer will send no more
+        self.limits = limits
+        self.http = h11.Connection(role, max_incomplete_event_size=limits.header_bytes)
+
+    async def event(self) -> h11.Event | type[h11.PAUSED]:
+        """The next event from the peer; sends 100 Continue first when the peer waits for it."""
+        while True:
+            try:
+                event = self.http.next_event()
+            except h11.RemoteProtocolError as error:
+                if self._ended:
+                    raise PeerGone("hung up in the middle of a message") from error
+                raise BadMessage(error.error_status_hint, str(error)[:200]) from error
+            if event is not h11.NEED_DATA:
+                return event  # type: ignore[return-value]
+            if self.http.they_are_waiting_for_100_continue:
+                await self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+            await self.feed(self.limits.stall)
+
+    async def feed(self, seconds: float) -> None:
+        """Give h11 what the socket has, waiting at most that long."""
+        try:
+            async with asyncio.timeout(seconds):
+                data = await self._loop.sock_recv(self._sock, PIECE)
+        except TimeoutError as error:
+            raise PeerSlow(f"sent nothing for {seconds:g} s") from error
+        except OSError as error:
+            raise PeerGone(f"cannot receive: {errno_text(error.errno or 0)}") from error
+        self._ended = not data
+        self.http.receive_data(data)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether bytes of a next message are here already."""
+        return bool(self.http.trailing_data[0])
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    async def send(self, event: h11.Event) -> None:
+        """Send one event, a body in pieces; raises PeerGone and PeerSlow."""
+        if isinstance(event, h11.Data) and len(event.data) > PIECE:
+            view = memoryview(event.data)
+            for start in range(0, len(view), PIECE):
+                await self._send(h11.Data(data=bytes(view[start : start + PIECE])))
+        else:
+            await self._send(event)
+
+    async def _send(self, event: h11.Event) -> None:
+        async with self._sending:
+            if isinstance(event, h11.InformationalResponse) and self.http.our_state is not h11.SEND_RESPONSE:
+                return  # the answer was faster
+            data = self.http.send(event)
+            if not data:
+                return
+            try:
+                async with asyncio.timeout(self.limits.stall):
+                    await self._loop.sock_sendall(self._sock, data)
+            except TimeoutError as error:
+                raise PeerSlow(f"took less than {len(data)} bytes in {self.limits.stall:g} s") from error
+            except OSError as error:
+                raise PeerGone(f"cannot send: {errno_text(error.errno or 0)}") from error
+
+    async def finish(self) -> None:
+        """Say that no more comes, then let the peer end: closing over unread bytes would destroy the answer (RST)."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        if self._ended:
+            return
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self.limits.linger):
+                while await self._loop.sock_recv(self._sock, PIECE):
+                    pass
+
+    def stale(self) -> bool:
+        """Whether the peer ended, or said something unasked, while the connection was idle."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def abort(self) -> None:
+        """Make close() reset the connection, so that a cut body cannot be taken for a whole one."""
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def close(self) -> None:
+        self._sock.close()
