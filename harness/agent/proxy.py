@@ -28,6 +28,7 @@ from harness.lab.http import (
     Server,
     has_body,
     header,
+    origin_form,
     plain,
 )
 from harness.msp.endpoints import ENDPOINTS, Endpoint
@@ -279,15 +280,3 @@ def seen(task: asyncio.Task[Any]) -> None:
 
 def announces_body(request: Request) -> bool:
     return chunked(request.headers) or (header(request.headers, "content-length") or "0").strip("0 ") != ""
-
-
-def origin_form(target: str) -> str | None:
-    """The path and query of a request target, whatever host an absolute one names; None for what has no path."""
-    if target.startswith("/") or target == "*":
-        return target
-    scheme, colon, rest = target.partition("://")
-    if not colon or scheme.lower() not in ("http", "https"):
-        return None
-    authority_end = min((rest.find(mark) for mark in "/?" if mark in rest), default=len(rest))
-    path = rest[authority_end:]
-    return path if path.startswith("/") else "/" + path

@@ -141,6 +141,18 @@ def has_body(method: str, status: int) -> bool:
     return method != "HEAD" and status not in (204, 304) and status >= 200
 
 
+def origin_form(target: str) -> str | None:
+    """The path and query of a request target, whatever host an absolute one names; None for what has no path."""
+    if target.startswith("/") or target == "*":
+        return target
+    scheme, colon, rest = target.partition("://")
+    if not colon or scheme.lower() not in ("http", "https"):
+        return None
+    authority_end = min((rest.find(mark) for mark in "/?" if mark in rest), default=len(rest))
+    path = rest[authority_end:]
+    return path if path.startswith("/") else "/" + path
+
+
 class Channel:
     """A connected socket with h11's state of the conversation on it. It owns the socket."""
 

@@ -28,6 +28,7 @@ from harness.lab.channel import (
     Response,
     has_body,
     header,
+    origin_form,
     phrase,
     plain,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Session",
     "has_body",
     "header",
+    "origin_form",
     "plain",
     "serve",
 ]
