@@ -6,9 +6,9 @@ that says how it stands. rich does the terminal's part (width, colours, NO_COLOR
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import IO, TYPE_CHECKING
 
 from harness.report.model import Json, Outcome, Report, Result, exit_code
@@ -16,8 +16,7 @@ from harness.report.progress import Progress
 from harness.report.text import counts, duration, facts, visible, visible_lines
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
+    from rich.console import Console
     from rich.text import Text
 
 NARROW = 70  # columns; below this a result takes two lines instead of a row of a table
@@ -30,10 +29,8 @@ _STYLES = {
     Outcome.WARN: "yellow",
     Outcome.SKIP: "cyan",
 }
-_PADDING = re.compile(r" +((?:\x1b\[0m)?)$", re.MULTILINE)
 _MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.ERROR: "!", Outcome.WARN: "▲", Outcome.SKIP: "–"}
-_ASCII_PADDING = re.compile(r" +((?:\x1b\[0m)?)$", re.MULTILINE)
-_MARKS = {Outcome.PASS: "+", Outcome.FAIL: "x", Outcome.ERROR: "!", Outcome.WARN: "*", Outcome.SKIP: "-"}
+_ASCII_MARKS = {Outcome.PASS: "+", Outcome.FAIL: "x", Outcome.ERROR: "!", Outcome.WARN: "*", Outcome.SKIP: "-"}
 _ATTENTION = (Outcome.WARN, Outcome.ERROR, Outcome.FAIL)  # the worst last: a terminal is read from its bottom
 _OUTCOME_WIDTH = len("✓ ERROR")
 
@@ -55,91 +52,94 @@ def show(console: Console, report: Report, verdict: str, *, verbose: bool = Fals
 
     Raises OSError as the stream does: a reader that went away is BrokenPipeError, a full disk ENOSPC.
     """
-    # rich would answer a closed pipe by SystemExit(1), so what it renders is written here. It also pads lines.
+    from rich.text import Text
+
+    # The lines are laid out here: rich's tables take ten times as long. What rich renders is also written here, since
+    # it would answer a closed pipe by SystemExit(1).
+    lines = Text("\n").join(_Page(console, verbose).whole(report, verdict))
     with console.capture() as captured:
-        for part in _Page(console, verbose).whole(report, verdict):
-            console.print(part)
-    console.file.write(_PADDING.sub(r"\1", captured.get()))
+        console.print(lines, soft_wrap=True)
+    console.file.write(captured.get())
     console.file.flush()
 
 
 @dataclass(frozen=True)
 class _Page:
-    """How the parts of a Report look on one console."""
+    """How the parts of a Report look on one console: lines that are no wider than it."""
 
     console: Console
     verbose: bool
 
-    def whole(self, report: Report, verdict: str) -> Iterator[RenderableType]:
+    def whole(self, report: Report, verdict: str) -> Iterator[Text]:
         yield from self.heading(report)
         widths = self.widths(report.results)
         for group, results in report.groups().items():
             yield self.text("")
-            yield self.group_line(group, results)
-            yield from self.group(results, widths)
-        for outcome in _ATTENTION:
-            for result in report.results:
-                if result.outcome is outcome:
-                    yield self.text("")
-                    yield from self.details(result)
+            yield from self.rule(group, results)
+            for result in results:
+                yield from self.row(result, widths) if self.console.width >= NARROW else self.narrow_row(result)
+                if self.verbose and result.outcome not in _ATTENTION:
+                    yield from self.facts(result)
+        attention = [result for outcome in _ATTENTION for result in report.results if result.outcome is outcome]
+        if attention:
+            yield self.text("")
+            yield from self.rule("to look at", attention)
+        for number, result in enumerate(attention):
+            if number:
+                yield self.text("")
+            yield from self.details(result)
         yield self.text("")
-        yield self.verdict(report, verdict)
+        yield from self.verdict(report, verdict)
 
     def text(self, content: str, style: str = "") -> Text:
         from rich.text import Text
 
-        return Text(visible(content, self.console.encoding), style=style, overflow="fold")
+        # The style is a span and not the base, so that what is appended does not inherit it.
+        return Text(overflow="fold").append(visible(content, self.console.encoding), style)
 
-    def lines(self, content: str, style: str = "") -> Text:
+    def paragraph(self, content: str, style: str = "") -> Text:
+        """Text whose own line breaks are kept."""
         from rich.text import Text
 
-        return Text("\n".join(visible_lines(content, self.console.encoding)), style=style, overflow="fold")
+        return Text(overflow="fold").append("\n".join(visible_lines(content, self.console.encoding)), style)
 
-    def grid(self, *columns: int | None, indent: int = 0) -> Table:
-        """A table without lines, with columns of these widths; None takes what is left."""
-        from rich.table import Table
+    def columns(self, *cells: tuple[Text, int]) -> Iterator[Text]:
+        """One row: each cell wrapped to its width in columns, with two spaces between the cells."""
+        wrapped = [self.wrapped(cell, width) for cell, width in cells]
+        for parts in zip_longest(*wrapped):
+            line, missing = self.text(""), 0
+            for part, (_, width) in zip(parts, cells, strict=True):
+                if part is not None and part.plain:
+                    line.append(" " * missing).append_text(part)
+                    missing = -part.cell_len
+                missing += width + 2
+            yield line
 
-        table = Table.grid(padding=(0, 2, 0, 0), expand=True)
-        table.pad_edge = False
-        if indent:
-            table.add_column(width=indent - 2 if indent > 2 else 0)
-        for width in columns:
-            table.add_column(width=width, ratio=None if width else 1, overflow="fold")
-        return table
+    def wrapped(self, content: Text, width: int) -> Sequence[Text]:
+        if content.cell_len <= width and "\n" not in content.plain:
+            return [content]
+        lines = content.wrap(self.console, max(width, 1))
+        for line in lines:
+            line.rstrip()
+        return list(lines)
+
+    def indented(self, content: Text, indent: int) -> Iterator[Text]:
+        return self.columns((self.text(""), indent - 2), (content, self.console.width - indent))
 
     def heading(self, report: Report) -> Iterator[Text]:
         about = (f"msp-harness {report.harness_version}", report.target, f"kernel {report.kernel}", report.distribution)
-        yield self.text(" · ".join(about), "bold")
+        yield from self.wrapped(self.text(" · ".join(about), "bold"), self.console.width)
         if report.program:
-            yield self.text(f"program {report.program if self.verbose else report.program[:19]}", "dim")
+            program = report.program if self.verbose else report.program[:19]
+            yield from self.wrapped(self.text(f"program {program}", "dim"), self.console.width)
 
-    def group_line(self, group: str, results: Sequence[Result]) -> Text:
+    def rule(self, group: str, results: Sequence[Result]) -> Iterator[Text]:
         """`redirect ──────── 2 passed, 1 failed`."""
         name, tally = self.text(group, "bold"), self.text(counts(list(results)), "dim")
         rule = "-" if self.console.options.ascii_only else "─"
         room = self.console.width - name.cell_len - tally.cell_len - 2
-        return name.append(" ").append(rule * max(room, 1), "dim").append(" ").append_text(tally)
-
-    def group(self, results: Sequence[Result], widths: tuple[int, int]) -> Iterator[RenderableType]:
-        if self.console.width < NARROW:
-            for result in results:
-                yield from self.narrow(result)
-                yield from self.evidence_of_quiet(result)
-            return
-        table = self.row_grid(*widths)
-        for result in results:
-            self.add_row(table, result)
-            if self.verbose:
-                yield table
-                yield from self.evidence_of_quiet(result)
-                table = self.row_grid(*widths)
-        if not self.verbose:
-            yield table
-
-    def row_grid(self, id_width: int, seconds_width: int) -> Table:
-        table = self.grid(_OUTCOME_WIDTH, id_width, None, seconds_width)
-        table.columns[-1].justify = "right"
-        return table
+        line = name.append(" ").append(rule * max(room, 1), "dim").append(" ").append_text(tally)
+        yield from self.wrapped(line, self.console.width)
 
     def widths(self, results: Sequence[Result]) -> tuple[int, int]:
         """Of the columns for ids and for seconds, the same in all groups."""
@@ -147,55 +147,56 @@ class _Page:
         longest = max((self.text(result.id).cell_len for result in results), default=1)
         return max(1, min(longest, (self.console.width - _OUTCOME_WIDTH - seconds) * 2 // 5)), seconds
 
-    def add_row(self, table: Table, result: Result) -> None:
-        quiet = "" if result.outcome is not Outcome.PASS else "dim"
-        cells = (self.text(result.id), self.text(result.summary), self.text(duration(result.seconds), quiet))
-        table.add_row(self.outcome(result.outcome), *cells)
+    def row(self, result: Result, widths: tuple[int, int]) -> Iterator[Text]:
+        id_width, seconds_width = widths
+        room = self.console.width - _OUTCOME_WIDTH - id_width - seconds_width - 3 * 2
+        yield from self.columns(
+            (self.outcome(result.outcome), _OUTCOME_WIDTH),
+            (self.text(result.id), id_width),
+            (self.text(result.summary), room),
+            (self.text(duration(result.seconds).rjust(seconds_width), "dim"), seconds_width),
+        )
 
-    def narrow(self, result: Result) -> Iterator[RenderableType]:
-        first = self.outcome(result.outcome).append("  ").append_text(self.text(result.id))
-        yield first.append("  ").append_text(self.text(duration(result.seconds), "dim"))
-        table = self.grid(None, indent=4)
-        table.add_row("", self.text(result.summary))
-        yield table
+    def narrow_row(self, result: Result) -> Iterator[Text]:
+        line = self.outcome(result.outcome).append("  ").append_text(self.text(result.id))
+        line.append("  ").append_text(self.text(duration(result.seconds), "dim"))
+        yield from self.wrapped(line, self.console.width)
+        yield from self.indented(self.text(result.summary), 4)
 
     def outcome(self, outcome: Outcome) -> Text:
-        marks = _ASCII_MARKS if self.console.options.ascii_only else _MARKS
-        return self.text(f"{marks[outcome]} {outcome}", _STYLES[outcome])
+        return self.text(f"{self.mark(outcome)} {outcome}", _STYLES[outcome])
 
-    def evidence_of_quiet(self, result: Result) -> Iterator[RenderableType]:
-        """With verbose, what is known about a result that does not get its details at the end."""
-        if self.verbose and result.outcome not in _ATTENTION:
-            yield from self.facts(result)
+    def mark(self, outcome: Outcome) -> str:
+        return (_ASCII_MARKS if self.console.options.ascii_only else _MARKS)[outcome]
 
-    def details(self, result: Result) -> Iterator[RenderableType]:
+    def details(self, result: Result) -> Iterator[Text]:
         head = self.outcome(result.outcome).append("  ").append_text(self.text(result.id, "bold"))
-        yield head.append("  ").append_text(self.text(result.title, "dim"))
-        table = self.grid(None, indent=4)
-        table.add_row("", self.lines(result.summary))
-        yield table
+        yield from self.wrapped(head.append("  ").append_text(self.text(result.title, "dim")), self.console.width)
+        yield from self.indented(self.paragraph(result.summary), 4)
         yield from self.facts(result)
-        rows = (("to do", result.remedy, "bold"), ("guide", result.guide, ""), ("code", result.code, ""))
-        advice = self.grid(5, None, indent=4)
-        for name, content, style in rows:
+        for name, content, style in (
+            ("to do", result.remedy, "bold"),
+            ("guide", result.guide, ""),
+            ("code", result.code, ""),
+        ):
             if content:
-                advice.add_row("", self.text(name, "cyan"), self.lines(content, style))
-        if advice.row_count:
-            yield advice
+                yield from self.labelled(self.text(name, "cyan"), self.paragraph(content, style), 4, len("to do"))
 
-    def facts(self, result: Result) -> Iterator[RenderableType]:
+    def labelled(self, label: Text, content: Text, indent: int, width: int) -> Iterator[Text]:
+        room = self.console.width - indent - width - 2
+        yield from self.columns((self.text(""), indent - 2), (label, width), (content, room))
+
+    def facts(self, result: Result) -> Iterator[Text]:
+        """The evidence; unless verbose the beginning of it, without what was observed in this run only."""
         known: Mapping[str, Json] = {**result.evidence, **result.observed} if self.verbose else result.evidence
-        rows = [(name, self.shortened(text)) for name, text in facts(known)]
+        rows = facts(known)
         shown = rows if self.verbose else rows[:FACTS]
-        if not shown:
-            return
-        longest = max(self.text(name).cell_len for name, _ in shown)
-        table = self.grid(max(1, min(longest, self.console.width // 3)), None, indent=6)
-        for name, content in shown:
-            table.add_row("", self.text(name, "dim"), self.lines(content))
+        names = [self.text(name, "dim") for name, _ in shown]
+        width = max(1, min(max((name.cell_len for name in names), default=0), self.console.width // 3))
+        for name, (_, content) in zip(names, shown, strict=True):
+            yield from self.labelled(name, self.paragraph(self.shortened(content)), 6, width)
         if len(shown) < len(rows):
-            table.add_row("", "", self.text(f"({len(rows) - len(shown)} more; -v shows all)", "dim"))
-        yield table
+            yield from self.indented(self.text(f"({len(rows) - len(shown)} more; -v shows all)", "dim"), 6)
 
     def shortened(self, content: str) -> str:
         """A long text's end, where a log says what went wrong, unless verbose."""
@@ -207,8 +208,8 @@ class _Page:
             kept.insert(0, f"(the last {len(kept)} of {len(lines)} lines; -v shows all)")
         return "\n".join(kept)
 
-    def verdict(self, report: Report, verdict: str) -> Text:
-        outcome = Outcome.FAIL if exit_code(report) else Outcome.PASS
-        marks = _ASCII_MARKS if self.console.options.ascii_only else _MARKS
-        line = self.text(f"{marks[outcome]} {verdict}", "bold green" if outcome is Outcome.PASS else "bold red")
-        return line.append_text(self.text(f" · {counts(report)} · {duration(report.seconds)}", "not bold default"))
+    def verdict(self, report: Report, verdict: str) -> Iterator[Text]:
+        outcome, style = (Outcome.FAIL, "bold red") if exit_code(report) else (Outcome.PASS, "bold green")
+        line = self.text(f"{self.mark(outcome)} {verdict}", style)
+        line.append_text(self.text(f" · {counts(report)} · {duration(report.seconds)}"))
+        yield from self.wrapped(line, self.console.width)
