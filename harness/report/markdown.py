@@ -69,13 +69,21 @@ def _details(result: Result) -> list[str]:
     lines += [f"**Found:** {escape(result.summary)}", ""]
     for name, text in (("What to do", result.remedy), ("In the guide", result.guide), ("Code", result.code)):
         if text:
-            lines += [f"**{name}:** " + "<br>".join(escape(line) for line in visible_lines(text)), ""]
+            found = visible_lines(text)
+            lines += (
+                [f"**{name}:** {escape(found[0])}", ""] if len(found) == 1 else [f"**{name}:**", "", *_block(found)]
+            )
     rows = facts({**result.evidence, **result.observed})
     if rows:
         body = [line for name, text in rows for line in _fact(name, text)]
-        fence = _longer_than_in("\n".join(body), at_least=3)
-        lines += ["<details><summary>evidence</summary>", "", f"{fence}text", *body, fence, "", "</details>", ""]
+        lines += ["<details><summary>evidence</summary>", "", *_block(body), "</details>", ""]
     return lines
+
+
+def _block(lines: list[str]) -> list[str]:
+    """The lines as they are, such that commands can be copied."""
+    fence = _longer_than_in("\n".join(lines), at_least=3)
+    return [f"{fence}text", *lines, fence, ""]
 
 
 def _fact(name: str, text: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 import sys
@@ -12,6 +13,11 @@ from pathlib import Path
 from harness.errors import HarnessError, errno_text
 
 STDOUT = "-"
+
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+_OPENED = re.compile(r"/dev/(stdout|stderr)|/(dev|proc/self)/fd/(?P<number>[0-9]{1,9})")
+"""Descriptors that are open already. When they are files, opening them again would begin at their start (and renaming
+would replace the file that the shell opened), over what was printed before."""
 
 _REMEDIES = {
     errno.ENOSPC: "free some space there or give a path on another file system",
@@ -24,6 +30,7 @@ _REMEDIES = {
     errno.EISDIR: "that is a directory: give the name of a file in it",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.EPIPE: "whoever reads it went away: the report is not complete there",
+    errno.EBADF: "that descriptor is not open for writing: give another one or a path",
     errno.ENXIO: "nobody reads it: start the reader first",
 }
 
@@ -32,13 +39,17 @@ def write(path: str | Path, text: str) -> None:
     """Write the text as UTF-8 to the path; `-` is stdout.
 
     A file appears whole, or stays as it was: the text goes to a temporary file beside it, which is then renamed. What
-    is there and no regular file (/dev/stdout, a FIFO) is written to directly. A symbolic link is followed. A file that
+    is there and no regular file (a FIFO, /dev/stdout) is written to directly. A symbolic link is followed. A file that
     is there keeps its mode, a new one gets what the umask leaves. Raises HarnessError with errno.
     """
     data = text.encode("utf-8", "backslashreplace")
     try:
         if str(path) == STDOUT:
             _to_stdout(data)
+        elif opened := _OPENED.fullmatch(str(path)):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            _all_of(_STREAMS.get(str(path), int(opened["number"] or 0)), data)
         elif _direct(path):
             _directly(path, data)
         else:
