@@ -84,7 +84,7 @@ static __always_inline void forget(void *ctx)
 }
 
 /* Under which port a connection leaves, and so which record speaks for it. source_port is in host byte order. */
-static __always_inline void complete(__u64 connection, __u16 source_port)
+static __always_inline void complete_record(__u64 connection, __u16 source_port)
 {
 	struct pending *who = local_map.lookup(&connection);
 	struct audit_key key = {};
@@ -155,14 +155,14 @@ int complete_kprobe(struct pt_regs *ctx)
 	__u16 port = 0;
 
 	bpf_probe_read(&port, sizeof(port), (void *)PT_REGS_PARM1(ctx) + SKC_NUM_OFFSET);
-	complete(bpf_get_current_pid_tgid(), port);
+	complete_record(bpf_get_current_pid_tgid(), port);
 	return 0;
 }
 #else
 int complete_sockops(struct bpf_sock_ops *ctx)
 {
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
-		complete(bpf_get_socket_cookie(ctx), ctx->local_port);
+		complete_record(bpf_get_socket_cookie(ctx), ctx->local_port);
 	return 1;
 }
 #endif

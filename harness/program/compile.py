@@ -8,6 +8,7 @@ meanwhile; they print on stderr from C; and a crash of clang is an error like an
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -92,7 +93,8 @@ class Compilation:
         try:
             refusal = json.loads(output)
         except ValueError:  # it did not get as far as to say why
-            happened = f"the compiler ended with status {self._process.returncode}"
+            last = (text(errors).strip().splitlines() or ["nothing on stderr"])[-1]
+            happened = f"the compiler ended with status {self._process.returncode}: {last}"
             raise HarnessError(attempted, happened, detail=text(errors)) from None
         raise HarnessError(attempted, refusal["happened"], refusal["remedy"], detail=text(errors))
 
@@ -123,7 +125,8 @@ def _compile(code: Source) -> Image:
     maps = {name.decode(): module[name].map_fd for name in _table_names(module)}
     specs = []
     for name, number in maps.items():
-        info = bpf.map_info(bpf.Fd(os.dup(number)))
+        with bpf.Fd(os.dup(number)) as fd:
+            info = bpf.map_info(fd)
         specs.append(MapSpec(name, info.type, info.key_size, info.value_size, info.max_entries, info.flags))
     names = {number: name for name, number in maps.items()}
     programs = []
@@ -139,6 +142,7 @@ def _table_names(module: object) -> list[bytes]:
     """The names of the maps that a BCC module declares."""
     from bcc import lib
 
+    lib.bpf_table_name.restype = ctypes.c_char_p  # BCC leaves it at int
     handle = module.module  # type: ignore[attr-defined]
     return [lib.bpf_table_name(handle, index) for index in range(lib.bpf_num_tables(handle))]
 

@@ -1,0 +1,66 @@
+"""What Python 3.11 lacks of Linux's process calls: namespaces, and children that do not outlive their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from enum import IntFlag
+from pathlib import Path
+
+from harness.errors import HarnessError, errno_text
+
+_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Namespace(IntFlag):
+    """CLONE_NEW* of include/uapi/linux/sched.h."""
+
+    MOUNT = 0x00020000
+    CGROUP = 0x02000000
+    USER = 0x10000000
+    PID = 0x20000000
+    NETWORK = 0x40000000
+
+
+def unshare(kinds: Namespace) -> None:
+    """Move the caller into new namespaces of these kinds."""
+    if _libc.unshare(int(kinds)):
+        number = ctypes.get_errno()
+        raise HarnessError(f"make a new {kinds.name} namespace", errno_text(number), errno=number)
+
+
+def enter(pid: int, kind: Namespace) -> None:
+    """Move the caller into the namespace of this kind in which process pid is."""
+    name = {Namespace.NETWORK: "net", Namespace.MOUNT: "mnt", Namespace.CGROUP: "cgroup", Namespace.USER: "user"}[kind]
+    with Path(f"/proc/{pid}/ns/{name}").open() as file:
+        if _libc.setns(file.fileno(), int(kind)):
+            number = ctypes.get_errno()
+            raise HarnessError(f"enter the {name} namespace of process {pid}", errno_text(number), errno=number)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel end the caller when its parent (whose pid is given) ends, however that ends.
+
+    The kernel forgets this when credentials change, so it is to be called again after a setuid().
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it was gone before the call
+        os._exit(1)
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot: with its pid, this names it for good. None: it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def in_initial_pid_namespace() -> bool:
+    """Whether pids here are those that bpf_get_current_pid_tgid gives."""
+    return Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE

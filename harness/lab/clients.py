@@ -1,0 +1,251 @@
+"""Clients in the VM: each a process of its own, with its own cgroup and uid, that connects and tells what it saw.
+
+The VM's worker forks them, so that a client costs a fork and no interpreter. A client writes what it saw as JSON
+into a pipe whose other end goes to the harness.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from harness.errors import HarnessError, errno_name
+from harness.kernel import cgroups, processes
+from harness.lab.worker import Reply, Worker, end
+from harness.msp.endpoints import Endpoint
+
+NONCE_HEADER = "x-msp-harness-nonce"
+PATIENCE = 2.0  # seconds that a client gives its connect and its answer
+NOBODY = 65534
+_GRACE = 1.0  # seconds beyond its own patience until a client is given up
+
+PATHS = {
+    "imds": "/metadata/instance?api-version=2021-02-01",
+    "wireserver": "/?comp=versions",
+    "hostgaplugin": "/versions",
+}
+"""A request that each service answers with 200 to any client."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client is to do. cgroup is a path; source_port 0 lets the kernel choose."""
+
+    address: str
+    port: int
+    path: str = "/"
+    behaviour: str = "connect"
+    uid: int = 0
+    cgroup: str = ""
+    source_port: int = 0
+    patience: float = PATIENCE
+    options: Mapping[str, Any] = field(default_factory=dict)  # what a behaviour needs besides
+
+    @classmethod
+    def to(cls, endpoint: Endpoint, **changes: Any) -> Request:
+        """The request that asks this endpoint for what any client may have."""
+        return replace(cls(endpoint.address, endpoint.port, PATHS[endpoint.name]), **changes)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a client saw. error is an errno's name, `timeout`, or empty; status is 0 where there was no answer."""
+
+    error: str = ""
+    step: str = ""  # what the error stopped: connect, answer, or a behaviour's own step
+    peer: str = ""  # getpeername(), address:port
+    source_port: int = 0
+    status: int = 0
+    nonce: str = ""  # what only the proxy adds
+    body: str = ""  # its beginning
+    pid: int = 0
+    uid: int = 0
+    unavailable: str = ""  # why this behaviour cannot be had here
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answered(self) -> bool:
+        return self.status != 0
+
+
+Stage = Callable[[Seen], None]
+"""Tells the harness what was seen so far and waits until the harness lets the client go on."""
+
+Behaviour = Callable[[Request, Stage], Seen]
+
+
+class Unavailable(Exception):
+    """A behaviour that this machine cannot show, with the reason."""
+
+
+def tcp_socket(request: Request, family: int = socket.AF_INET, protocol: int = 0) -> socket.socket:
+    """A TCP socket with the request's patience and source port."""
+    client = socket.socket(family, socket.SOCK_STREAM, protocol)
+    client.settimeout(request.patience)
+    if request.source_port:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind(("", request.source_port))
+    return client
+
+
+def connect(request: Request, stage: Stage) -> Seen:
+    """The plain client: a blocking connect, then a request."""
+    with tcp_socket(request) as client:
+        client.connect((request.address, request.port))
+        return exchange(client, request)
+
+
+def exchange(client: socket.socket, request: Request) -> Seen:
+    """Over a connected socket: ask, and tell who answered."""
+    local, remote = client.getsockname(), client.getpeername()
+    seen = Seen(peer=f"{remote[0].removeprefix('::ffff:')}:{remote[1]}", source_port=local[1])
+    client.settimeout(request.patience)
+    try:
+        host = request.address if request.port == 80 else f"{request.address}:{request.port}"
+        client.sendall(
+            f"GET {request.path} HTTP/1.1\r\nHost: {host}\r\nMetadata: true\r\nx-ms-version: 2012-11-30\r\n\r\n".encode()
+        )
+        return replace(seen, **answer(client))
+    except (OSError, http.client.HTTPException) as error:
+        return replace(seen, error=_error_name(error), step="answer")
+
+
+def answer(client: socket.socket) -> dict[str, Any]:
+    """Read one HTTP response; the members of Seen that it fills."""
+    response = http.client.HTTPResponse(client)
+    response.begin()
+    body = response.read(4096).decode("utf-8", "replace")
+    return {"status": response.status, "nonce": response.getheader(NONCE_HEADER, ""), "body": body[:200]}
+
+
+def _error_name(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, OSError) and error.errno:
+        return errno_name(error.errno)
+    return type(error).__name__
+
+
+# --- in the VM's worker -----------------------------------------------------------------------------------------
+
+
+def spawn(behaviours: Mapping[str, Behaviour], request: dict[str, Any]) -> Reply:
+    """Fork a client; its pid, and two descriptors: where it writes what it saw, and its gate between stages."""
+    wanted = Request(**request)
+    parent = os.getpid()
+    output, entry = os.pipe()
+    gate, release = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(output)
+        os.close(release)
+        _be_client(parent, wanted, behaviours, entry, gate)
+    os.close(entry)
+    os.close(gate)
+    return Reply(pid, [output, release])
+
+
+def reap(pid: int) -> None:
+    end(pid)
+
+
+def _be_client(parent: int, request: Request, behaviours: Mapping[str, Behaviour], entry: int, gate: int) -> None:
+    """The client: never returns."""
+
+    def tell(seen: Seen) -> None:
+        told = asdict(replace(seen, pid=os.getpid(), uid=os.getuid()))
+        os.write(entry, json.dumps(told).encode() + b"\n")
+
+    def stage(seen: Seen) -> None:
+        tell(seen)
+        if not os.read(gate, 1):
+            os._exit(0)
+
+    try:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        processes.die_with_parent(parent)
+        if request.cgroup:
+            cgroups.move(0, Path(request.cgroup))
+        if request.uid:
+            _become(request.uid)
+            processes.die_with_parent(parent)
+        tell(behave(behaviours, request, stage))
+    except BaseException as error:
+        tell(Seen(error=f"{type(error).__name__}: {error}", step="client"))
+    finally:
+        os._exit(0)
+
+
+def _become(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def behave(behaviours: Mapping[str, Behaviour], request: Request, stage: Stage) -> Seen:
+    """Run a behaviour; an error on the way is part of what it saw."""
+    try:
+        return behaviours[request.behaviour](request, stage)
+    except Unavailable as reason:
+        return Seen(unavailable=str(reason))
+    except OSError as error:
+        return Seen(error=_error_name(error), step="connect")
+
+
+# --- in the harness ---------------------------------------------------------------------------------------------
+
+
+class Client:
+    """A client that was started. seen() waits for what it saw, or for its next stage; release() lets it go on."""
+
+    def __init__(self, vm: Worker, request: Request):
+        self._vm = vm
+        self._patience = request.patience + _GRACE
+        self._read = bytearray()
+        self.pid, descriptors = vm.call_with_descriptors("spawn", request=asdict(request))
+        self._output, self._gate = descriptors
+
+    def seen(self) -> Seen:
+        """What the client saw; an error `timeout` in step `client` when it did not tell in time."""
+        deadline = time.monotonic() + self._patience
+        while b"\n" not in self._read:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not select.select([self._output], [], [], remaining)[0]:
+                return Seen(error="timeout", step="client", pid=self.pid)
+            piece = os.read(self._output, 65536)
+            if not piece:
+                raise HarnessError("learn what a client saw", f"process {self.pid} ended without a word")
+            self._read += piece
+        line, _, rest = self._read.partition(b"\n")
+        self._read = rest
+        return Seen(**json.loads(line))
+
+    def release(self) -> None:
+        os.write(self._gate, b"\n")
+
+    def close(self) -> None:
+        os.close(self._output)
+        os.close(self._gate)
+        self._vm.call("reap", pid=self.pid)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def ask(vm: Worker, request: Request) -> Seen:
+    """Start a client, and give what it saw."""
+    with Client(vm, request) as client:
+        return client.seen()

@@ -1,0 +1,213 @@
+"""The lab: a VM and Azure's side of it, made of namespaces, a cgroup of the run's own, and four kinds of process.
+
+    vm worker      in the VM's network namespace: forks clients (harness.lab.clients)
+    proxy worker   in the VM's network namespace and the VM's cgroup: the agent's proxy on 127.0.0.1:3080
+    fabric worker  in the fabric's network namespace: the services, and the capture on the veth
+
+    <cgroup2>/msp-harness-<run>/<lab>/vm          a program is attached here, as an agent attaches at the root
+                                     vm/client    the clients
+                                     vm/agent     the proxy: it must be skipped by the program, not left out
+                                     outside      a process that the program does not cover
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.agent.proxy import Proxy
+from harness.errors import HarnessError, errno_text
+from harness.kernel import bpf, cgroups, processes
+from harness.kernel.processes import Namespace
+from harness.lab import behaviours, clients, topology
+from harness.lab.capture import Capture, Packet
+from harness.lab.clients import Request, Seen
+from harness.lab.fabric import Fabric
+from harness.lab.state import Run
+from harness.lab.worker import Handler, Worker
+from harness.msp.endpoints import ENDPOINTS, PROXY
+from harness.program import maps
+
+OTHER_PORT = 8080
+"""A port of the metadata addresses that no policy names."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A connection that the proxy accepted: the client's port, and what the audit map said of it then."""
+
+    port: int
+    record: maps.AuditRecord | None
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running lab."""
+
+    cgroup: Path
+    nonce: str
+    vm: Worker
+    proxy: Worker
+    fabric: Worker
+
+    @property
+    def attach_cgroup(self) -> Path:
+        return self.cgroup / "vm"
+
+    @property
+    def client_cgroup(self) -> Path:
+        return self.cgroup / "vm" / "client"
+
+    @property
+    def outside_cgroup(self) -> Path:
+        return self.cgroup / "outside"
+
+    def client(self, request: Request) -> clients.Client:
+        """Start a client in the VM, in the covered cgroup unless it names another."""
+        group = request.cgroup or str(self.client_cgroup)
+        return clients.Client(self.vm, Request(**asdict(request) | {"cgroup": group}))
+
+    def ask(self, request: Request) -> Seen:
+        with self.client(request) as client:
+            return client.seen()
+
+    def use_audit_map(self, audit_map: bpf.Fd) -> None:
+        """Have the proxy find its clients in this map from now on."""
+        self.proxy.call("use_audit_map", [audit_map.fileno()])
+
+    def accepted(self) -> list[Accepted]:
+        """What the proxy accepted since the last call, in order."""
+        return [
+            Accepted(row["port"], None if row["record"] is None else maps.AuditRecord(**row["record"]))
+            for row in self.proxy.call("accepted")
+        ]
+
+    def captured(self) -> list[Packet]:
+        """What crossed the veth since the last call. Raises HarnessError when the kernel dropped some of it."""
+        packets, dropped = self.fabric.call("captured")
+        if dropped:
+            raise HarnessError("see all that crossed the veth", f"{dropped} packets were dropped", "run it again")
+        return [Packet(**packet) for packet in packets]
+
+
+@contextmanager
+def open_lab(run: Run, name: str = "lab", *, proxy_port: int = PROXY[1]) -> Iterator[Lab]:
+    """Build a lab in the run's cgroup. Everything is gone at the end of the with block.
+
+    Call it while the process has one thread: it forks.
+    """
+    cgroup = cgroups.make(run.cgroup / name)
+    for below in ("vm", "vm/client", "vm/agent", "outside"):
+        cgroups.make(cgroup / below)
+    nonce = secrets.token_hex(16)
+    with ExitStack() as stack:
+        vm = stack.enter_context(Worker("VM", _vm))
+        fabric = stack.enter_context(Worker("fabric", _fabric, asynchronous=True))
+        proxy = stack.enter_context(
+            Worker("proxy", lambda: _proxy(vm.pid, cgroup / "vm" / "agent", nonce, proxy_port), asynchronous=True)
+        )
+        vm.call("ready")
+        fabric.call("build", vm_pid=vm.pid)
+        vm.call("build")
+        proxy.call("start")
+        fabric.call("start")
+        yield Lab(cgroup, nonce, vm, proxy, fabric)
+
+
+def _vm() -> Mapping[str, Handler]:
+    """The VM's worker."""
+    processes.unshare(Namespace.NETWORK)
+
+    def spawn(request: dict[str, Any]) -> clients.Reply:
+        return clients.spawn(behaviours.BEHAVIOURS, request)
+
+    return {
+        "ready": lambda: None,
+        "build": topology.build_vm,
+        "spawn": spawn,
+        "reap": clients.reap,
+        "join_container": topology.join_container,
+    }
+
+
+def _fabric() -> Mapping[str, Handler]:
+    """The fabric's worker."""
+    processes.unshare(Namespace.NETWORK)
+    state: dict[str, Any] = {}
+
+    async def build(vm_pid: int) -> None:
+        # pyroute2 runs a loop of its own; a thread started after unshare() is in the same namespace
+        await asyncio.to_thread(topology.build_fabric, vm_pid)
+        state["capture"] = Capture(topology.FABRIC_DEVICE)
+        state["sockets"] = {
+            endpoint.name: socket.create_server((endpoint.address, endpoint.port), backlog=1024)
+            for endpoint in ENDPOINTS
+        }
+
+    async def start() -> None:
+        state["fabric"] = Fabric(state["sockets"])
+        await state["fabric"].start()
+        others = [(topology.OTHER_ADDRESS, 80), *{(endpoint.address, OTHER_PORT) for endpoint in ENDPOINTS}]
+        state["others"] = [await asyncio.start_server(_answer_other, *other) for other in others]
+        # scapy takes 0.3 s to import; the first captured() finds it there
+        state["scapy"] = asyncio.get_running_loop().run_in_executor(None, __import__, "scapy.layers.inet")
+
+    async def captured() -> tuple[list[dict[str, Any]], int]:
+        await state["scapy"]
+        packets, dropped = state["capture"].drain()
+        return [asdict(packet) for packet in packets], dropped
+
+    return {"build": build, "start": start, "captured": captured}
+
+
+async def _answer_other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that is none of the platform's: what policy does not name must reach it unchanged."""
+    try:
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        writer.write(b"HTTP/1.1 200 OK\r\nServer: other\r\nContent-Length: 6\r\n\r\nother\n")
+        await writer.drain()
+    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
+        pass
+    finally:
+        writer.close()
+
+
+def _proxy(vm_pid: int, cgroup: Path, nonce: str, port: int) -> Mapping[str, Handler]:
+    """The proxy's worker: in the cgroup that the program covers, so that only the skip map lets it through."""
+    cgroups.move(0, cgroup)
+    processes.enter(vm_pid, Namespace.NETWORK)
+    state: dict[str, Any] = {"audit_map": None}
+
+    def lookup(source_port: int) -> maps.AuditRecord | None:
+        try:
+            return None if state["audit_map"] is None else maps.audit_record(state["audit_map"], source_port)
+        except HarnessError as error:
+            raise OSError(error.errno, str(error)) from error
+
+    async def start() -> None:
+        try:
+            listener = socket.create_server((PROXY[0], port), backlog=4096)
+        except OSError as error:
+            happened = f"{errno_text(error.errno or 0)}"
+            raise HarnessError(f"listen on {PROXY[0]}:{port} in the VM's namespace", happened, errno=error.errno or 0) from error
+        state["proxy"] = Proxy(listener, lookup, nonce)
+        await state["proxy"].start()
+
+    def use_audit_map(descriptors: list[int]) -> None:
+        if state["audit_map"] is not None:
+            state["audit_map"].close()
+        state["audit_map"] = bpf.Fd(descriptors[0])
+
+    def accepted() -> list[dict[str, Any]]:
+        connections = state["proxy"].connections
+        rows = [{"port": row.client_port, "record": row.audit and asdict(row.audit)} for row in connections]
+        connections.clear()
+        return rows
+
+    return {"start": start, "use_audit_map": use_audit_map, "accepted": accepted}
