@@ -172,7 +172,7 @@ class Channel:
                 event = self.http.next_event()
             except h11.RemoteProtocolError as error:
                 if self._ended:
-                    raise PeerGone("hung up in the middle of a message") from error
+                    raise PeerGone("hung up before its message was whole") from error
                 raise BadMessage(error.error_status_hint, str(error)[:200]) from error
             if event is not h11.NEED_DATA:
                 return event  # type: ignore[return-value]

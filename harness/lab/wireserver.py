@@ -15,18 +15,12 @@ from harness.lab.service import READ, Answer, Call, Route, Service, date_header,
 from harness.msp.endpoints import WIRESERVER
 
 PREFERRED = "2015-04-05"
+# fmt: off
 VERSIONS = [
-    "2015-04-05",
-    "2012-11-30",
-    "2012-09-15",
-    "2012-05-15",
-    "2011-12-31",
-    "2011-10-15",
-    "2011-08-31",
-    "2011-04-07",
-    "2010-12-15",
-    "2010-28-10",
+    "2015-04-05", "2012-11-30", "2012-09-15", "2012-05-15", "2011-12-31", "2011-10-15", "2011-08-31", "2011-04-07",
+    "2010-12-15", "2010-28-10",
 ]
+# fmt: on
 SPOKEN = ("2012-11-30", "2015-04-05")
 """The versions that a goal state is given for; the others are listed by the service and used by no agent of today."""
 
