@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hypothesis import strategies as st
+
 SAFETY = 20.0
 """Seconds after which a test that waits for something gives up; no test expects to need them."""
 
@@ -180,3 +182,26 @@ async def get(port: int, path: str = "/", *headers: str) -> Answer:
 async def many(piece: bytes, times: int) -> AsyncIterator[bytes]:
     for _ in range(times):
         yield piece
+
+
+REQUESTS = [
+    lines("GET / HTTP/1.1\nHost: lab"),
+    lines("HEAD / HTTP/1.0"),
+    lines("POST / HTTP/1.1\nHost: lab\nContent-Length: 5") + b"hello",
+    lines("POST / HTTP/1.1\nHost: lab\nTransfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+    lines("POST / HTTP/1.1\nHost: lab\nExpect: 100-continue\nContent-Length: 5") + b"hello",
+    lines("GET / HTTP/1.1\nHost: lab\nUpgrade: websocket\nConnection: upgrade"),
+    lines("CONNECT a:1 HTTP/1.1\nHost: a"),
+]
+
+
+@st.composite
+def mangled(draw: st.DrawFn) -> bytes:
+    """One to three requests, cut, or with bytes replaced or put in; or nothing but bytes."""
+    if draw(st.integers(0, 4)) == 0:
+        return draw(st.binary(max_size=300))
+    raw = bytearray(b"".join(draw(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=3))))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(raw)))
+        raw[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=4))
+    return bytes(raw[: draw(st.integers(0, len(raw)))] if draw(st.booleans()) else raw)

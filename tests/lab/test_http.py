@@ -21,7 +21,7 @@ from harness.lab.http import (
     origin_form,
     serve,
 )
-from tests.loopback import Wire, closed_port, get, lines, listener, many, port_of, run, sockets, until
+from tests.loopback import Wire, closed_port, get, lines, listener, mangled, many, port_of, run, sockets, until
 
 MEGABYTE = 1024 * 1024
 QUICK = Limits(idle=0.05, head=0.05, stall=0.05, linger=0.05)
@@ -415,29 +415,6 @@ def test_two_hundred_connections_at_once() -> None:
             assert server.connections == 220
 
     run(scenario)
-
-
-REQUESTS = [
-    lines("GET / HTTP/1.1\nHost: lab"),
-    lines("HEAD / HTTP/1.0"),
-    lines("POST / HTTP/1.1\nHost: lab\nContent-Length: 5") + b"hello",
-    lines("POST / HTTP/1.1\nHost: lab\nTransfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
-    lines("POST / HTTP/1.1\nHost: lab\nExpect: 100-continue\nContent-Length: 5") + b"hello",
-    lines("GET / HTTP/1.1\nHost: lab\nUpgrade: websocket\nConnection: upgrade"),
-    lines("CONNECT a:1 HTTP/1.1\nHost: a"),
-]
-
-
-@st.composite
-def mangled(draw: st.DrawFn) -> bytes:
-    """One to three requests, cut, or with bytes replaced or put in; or nothing but bytes."""
-    if draw(st.integers(0, 4)) == 0:
-        return draw(st.binary(max_size=300))
-    raw = bytearray(b"".join(draw(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=3))))
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(raw)))
-        raw[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=4))
-    return bytes(raw[: draw(st.integers(0, len(raw)))] if draw(st.booleans()) else raw)
 
 
 def test_after_any_rubbish_the_next_request_is_answered() -> None:
