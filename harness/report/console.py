@@ -36,10 +36,17 @@ _OUTCOME_WIDTH = len("✓ ERROR")
 
 
 def console(stream: IO[str] | None = None, *, width: int | None = None) -> Console:
-    """A rich console on the stream (stdout) that obeys NO_COLOR, COLUMNS, TERM and the stream's encoding."""
+    """A rich console on the stream (stdout) that obeys NO_COLOR, COLUMNS, TERM and the stream's encoding.
+
+    When it cannot write, OSError goes to the caller: BrokenPipeError when the reader went away.
+    """
     from rich.console import Console
 
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # the BrokenPipeError during which rich calls this; its own way is to exit with 1
+
+    return Screen(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def progress(console: Console, total: int, *, verbose: bool = False) -> Progress:
@@ -50,17 +57,12 @@ def progress(console: Console, total: int, *, verbose: bool = False) -> Progress
 def show(console: Console, report: Report, verdict: str, *, verbose: bool = False) -> None:
     """Print the Report. The verdict is one short sentence about the whole; verbose shows all evidence of all results.
 
-    Raises OSError as the stream does: a reader that went away is BrokenPipeError, a full disk ENOSPC.
+    Raises OSError as the stream does, when the console is one of console().
     """
     from rich.text import Text
 
-    # The lines are laid out here: rich's tables take ten times as long. What rich renders is also written here, since
-    # it would answer a closed pipe by SystemExit(1).
-    lines = Text("\n").join(_Page(console, verbose).whole(report, verdict))
-    with console.capture() as captured:
-        console.print(lines, soft_wrap=True)
-    console.file.write(captured.get())
-    console.file.flush()
+    # The lines are laid out here: with rich's tables it takes four times as long.
+    console.print(Text("\n").join(_Page(console, verbose).whole(report, verdict)), soft_wrap=True)
 
 
 @dataclass(frozen=True)
