@@ -3,7 +3,7 @@
 # make lint | bench | clean | install | requirements
 VENV ?= .venv
 export VENV
-BIN := $(abspath $(VENV))/bin
+BIN := $(VENV)/bin
 ARGS ?=
 UV ?= uv
 
@@ -20,22 +20,22 @@ install-dev:
 	@sh setup/bootstrap.sh dev
 
 verify: install
-	@$(BIN)/msp-harness verify $(ARGS)
+	@"$(BIN)"/msp-harness verify $(ARGS)
 
 test: install-dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@"$(BIN)"/python -m pytest $(ARGS)
 
 lint: install-dev
-	$(BIN)/ruff check $(CODE)
-	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/mypy --strict $(CODE)
+	"$(BIN)"/ruff check $(CODE)
+	"$(BIN)"/ruff format --check $(CODE)
+	"$(BIN)"/mypy --strict $(CODE)
 
 bench: install
-	@$(BIN)/python -m bench $(ARGS)
+	@"$(BIN)"/python -m bench $(ARGS)
 
 # Leftovers of killed runs (namespaces, cgroups, state) are the command's to find. The virtual environment stays.
 clean:
-	@if [ -x $(BIN)/msp-harness ]; then $(BIN)/msp-harness clean; fi
+	@if [ -x "$(BIN)"/msp-harness ]; then "$(BIN)"/msp-harness clean; fi
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 

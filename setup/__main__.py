@@ -13,7 +13,6 @@ from harness.errors import HarnessError
 from setup import environment, system
 
 ROOT = Path(__file__).resolve().parent.parent
-CANNOT_RUN = 3  # the harness's exit code for a machine that cannot run it
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +30,7 @@ def main(arguments: list[str]) -> int:
         if error.detail:
             print("\n".join(error.detail.splitlines()[-30:]), file=sys.stderr)
         print(f"set-up: {error}", file=sys.stderr)
-        return CANNOT_RUN
+        return environment.CANNOT_RUN
     except KeyboardInterrupt:
         print("set-up: interrupted; the next run goes on from here", file=sys.stderr)
         return 130

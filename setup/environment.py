@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.command import run, text
 from harness.errors import HarnessError, errno_text
-from setup.system import cause, free_space_hint, say
+from setup.system import cause, say
 
 # The lock files of each level. The dev lock holds everything.
 LEVELS = {
@@ -20,9 +20,11 @@ LEVELS = {
     "dev": ("requirements-dev.txt",),
 }
 KEYED_BY = ("pyproject.toml", "harness/__init__.py", "setup/environment.py")
+CANNOT_RUN = 3  # the exit code for a machine that cannot run the harness
 UNFINISHED = ".msp-setup-unfinished"
 STAMP = ".msp-setup.json"
 PIP_SECONDS = 1800
+LITTLE_SPACE = 64  # MB; the environment of a user takes 40, that of the tests 200
 # Settings of pip that would put packages somewhere else than into the virtual environment, or build them.
 PIP_UNWANTED = (
     "PIP_USER",
@@ -86,7 +88,7 @@ class Venv:
             raise HarnessError(
                 f"make the virtual environment {self.path}",
                 f"{errno_text(error.errno or 0)}: {error.filename}",
-                free_space_hint(self.path),
+                "make room there, or run this as the user to whom it belongs",
             ) from error
 
     def _is_usable(self) -> bool:
@@ -118,7 +120,7 @@ class Venv:
         if done is not None:
             raise HarnessError(
                 f"make the virtual environment {self.path}",
-                *cause(done, "python3 -m venv failed, as shown above", "install the package python3-venv"),
+                *self._cause(done, "python3 -m venv failed, as shown above", "install the package python3-venv"),
                 detail=done,
             )
 
@@ -160,7 +162,18 @@ class Venv:
         pip = [str(self.python), "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
         output = self._run([*pip, "install", "--no-warn-script-location", *arguments])
         if output is not None:
-            raise HarnessError(f"install {what} with pip", *cause(output, *_pip_cause(output)), detail=output)
+            raise HarnessError(f"install {what} with pip", *self._cause(output, *_pip_cause(output)), detail=output)
+
+    def _cause(self, output: str, happened: str, remedy: str) -> tuple[str, str]:
+        """What a failure comes to. venv keeps to itself that the disk is full, so that is looked at."""
+        known = cause(output, "", "")
+        free = shutil.disk_usage(self.path).free // 2**20
+        if not known[0] and free < LITTLE_SPACE:
+            return (
+                f"the disk is full, or nearly: {free} MB are free on the file system of {self.path}",
+                "make room there",
+            )
+        return known if known[0] else (happened, remedy)
 
     def _run(self, command: list[str]) -> str | None:
         """None when it went well, else what was printed."""

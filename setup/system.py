@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.command import run, text
 from harness.errors import HarnessError
@@ -180,10 +179,3 @@ def cause(output: str, happened: str, remedy: str) -> tuple[str, str]:
 
 def say(line: str) -> None:
     print(f"set-up: {line}", file=sys.stderr, flush=True)
-
-
-def free_space_hint(place: Path) -> str:
-    """`12 MB are free on the file system of /x`."""
-    while not place.exists():
-        place = place.parent
-    return f"{shutil.disk_usage(place).free // 2**20} MB are free on the file system of {place}"
