@@ -191,6 +191,7 @@ class Channel:
             raise PeerGone(f"cannot receive: {errno_text(error.errno or 0)}") from error
         self._ended = not data
         self.http.receive_data(data)
+        await asyncio.sleep(0)  # sock_recv does not let others run while there is something to read
 
     @property
     def waiting(self) -> bool:
@@ -207,8 +208,10 @@ class Channel:
             view = memoryview(event.data)
             for start in range(0, len(view), PIECE):
                 await self._send(h11.Data(data=bytes(view[start : start + PIECE])))
+                await asyncio.sleep(0)
         else:
             await self._send(event)
+            await asyncio.sleep(0)  # sock_sendall does not let others run while there is room
 
     async def _send(self, event: h11.Event) -> None:
         async with self._sending:
@@ -234,7 +237,7 @@ class Channel:
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(self.limits.linger):
                 while await self._loop.sock_recv(self._sock, PIECE):
-                    pass
+                    await asyncio.sleep(0)
 
     def stale(self) -> bool:
         """Whether the peer ended, or said something unasked, while the connection was idle."""

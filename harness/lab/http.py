@@ -194,7 +194,6 @@ class _Exchange:
         self._session = session
         self._peer = peer
         self._extra = extra
-        self._begun = False  # some of the answer may be on the wire
 
     async def run(self) -> bool:
         """Whether another may follow on the same connection; when not, the caller closes it."""
@@ -205,8 +204,6 @@ class _Exchange:
                 return False
             await self._respond(request, await self._answer(request))
         except BadMessage as error:
-            if self._begun:
-                raise PeerGone(str(error)) from error
             self._session.refused(error.status, str(error))
             await self._respond(None, plain(error.status, f"{error.status} {phrase(error.status)}: {error}"))
             return False
@@ -264,7 +261,6 @@ class _Exchange:
         if request is None or request.body.broken or self._channel.http.they_are_waiting_for_100_continue:
             # Whether the client will send the body that it announced cannot be known: no next request after this.
             headers.append(("Connection", "close"))
-        self._begun = True
         try:
             await self._channel.send(
                 h11.Response(

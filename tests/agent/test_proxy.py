@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from harness.agent.headers import request_headers, response_headers
 from harness.agent.proxy import Proxy
-from harness.lab.http import Handler, Limits, Request, Response, Server, serve
+from harness.lab.http import ClientConnection, ExchangeFailed, Handler, Limits, Request, Response, Server, serve
 from harness.msp.endpoints import Endpoint
 from harness.program.maps import AuditRecord
 from tests.loopback import Wire, closed_port, get, lines, listener, mangled, many, port_of, run, sockets, until
@@ -312,6 +312,36 @@ def test_an_endpoint_that_answers_without_reading_the_body_is_heard() -> None:
                 await wire.send(bytes(8 * MEGABYTE))
             assert (await wire.answer()).status == 413
             assert (await get(made.port)).status == 413
+
+    run(scenario)
+
+
+def test_after_an_answer_to_half_a_request_the_connection_ends() -> None:
+    async def refuse(request: Request) -> Response:
+        return Response(413, body=b"too much")
+
+    async def scenario() -> None:
+        async with rig(refuse, limits=Limits(linger=0.05)) as made, Wire(made.port) as wire:
+            await wire.send(lines("PUT / HTTP/1.1\nHost: lab\nContent-Length: 9") + b"half")
+            answer = await wire.answer()
+            assert (answer.status, answer.headers["connection"]) == (413, "close")
+            assert await wire.rest() == b""
+
+    run(scenario)
+
+
+def test_the_last_words_of_an_endpoint_that_takes_no_more_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(client: ClientConnection, piece: bytes) -> None:
+        raise ExchangeFailed("send", "EPIPE")
+
+    async def scenario() -> None:
+        monkeypatch.setattr(ClientConnection, "send_piece", full)
+        async with scripted(OK, b"") as (upstream, _), rig(upstream=upstream) as made, Wire(made.port) as wire:
+            await wire.send(lines("PUT / HTTP/1.1\nHost: lab\nContent-Length: 4") + b"body")
+            assert (await wire.answer()).status == 200
+            await wire.send(lines("PUT / HTTP/1.1\nHost: lab\nContent-Length: 4") + b"body")
+            answer = await wire.answer()
+            assert (answer.status, answer.body) == (502, b"cannot send: EPIPE\n")
 
     run(scenario)
 

@@ -86,6 +86,15 @@ def test_imds_refuses_other_methods() -> None:
     run(scenario)
 
 
+def test_the_first_of_repeated_parameters_counts_whatever_its_case() -> None:
+    async def scenario() -> None:
+        async with lab() as made:
+            for query, status in ((f"API-Version={VERSIONS[0]}&api-version=x", 200), ("api-version=x&" + VERSION, 400)):
+                assert (await made.get("imds", f"/metadata/instance?{query}", METADATA)).status == status
+
+    run(scenario)
+
+
 def test_imds_tells_of_the_instance() -> None:
     async def scenario() -> None:
         async with lab() as made:
