@@ -105,6 +105,25 @@ def connect(request: Request, stage: Stage) -> Seen:
         return exchange(client, request)
 
 
+def wait(request: Request, stage: Stage) -> Seen:
+    """The plain client, that tells its pid and waits before it connects."""
+    stage(Seen())
+    return connect(request, stage)
+
+
+def datagram(request: Request, stage: Stage) -> Seen:
+    """A UDP client that connects its socket and sends; no answer is waited for."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect((request.address, request.port))
+        client.send(b"msp-harness")
+        peer, local = client.getpeername(), client.getsockname()
+        return Seen(peer=f"{peer[0]}:{peer[1]}", source_port=local[1])
+
+
+PLAIN: Mapping[str, Behaviour] = {"connect": connect, "wait": wait, "datagram": datagram}
+"""What the checks need; the census has many more."""
+
+
 def exchange(client: socket.socket, request: Request) -> Seen:
     """Over a connected socket: ask, and tell who answered."""
     local, remote = client.getsockname(), client.getpeername()

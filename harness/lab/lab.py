@@ -23,16 +23,18 @@ from typing import Any
 
 from harness.agent.proxy import Proxy
 from harness.errors import HarnessError, errno_text
-from harness.kernel import bpf, cgroups, processes
+from harness.kernel import bpf, cgroups, listeners, processes
 from harness.kernel.processes import Namespace
-from harness.lab import behaviours, clients, topology
+from harness.lab import behaviours, clients, owner, topology
 from harness.lab.capture import Capture, Packet
 from harness.lab.clients import Request, Seen
 from harness.lab.fabric import Fabric
 from harness.lab.state import Run
 from harness.lab.worker import Handler, Worker
 from harness.msp.endpoints import ENDPOINTS, PROXY
+from harness.kernel.bpf import AttachType
 from harness.program import maps
+from harness.program.attach import Way
 
 OTHER_PORT = 8080
 """A port of the metadata addresses that no policy names."""
@@ -40,10 +42,11 @@ OTHER_PORT = 8080
 
 @dataclass(frozen=True)
 class Accepted:
-    """A connection that the proxy accepted: the client's port, and what the audit map said of it then."""
+    """A connection that the proxy accepted: the client's port, what the audit map said of it, what was asked."""
 
     port: int
     record: maps.AuditRecord | None
+    asked: tuple[str, ...] = ()  # method and target of each request
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,16 @@ class Lab:
         with self.client(request) as client:
             return client.seen()
 
+    def owner(self, program: bpf.Fd, kind: AttachType, way: Way) -> int:
+        """Attach a program from a process of its own, which is then to be killed by kill(); its pid."""
+        group = str(self.attach_cgroup)
+        pid: int = self.vm.call("own", [program.fileno()], cgroup=group, kind=int(kind), way=str(way))
+        return pid
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL a client or an owner, and wait until it is gone."""
+        self.vm.call("reap", pid=pid)
+
     def use_audit_map(self, audit_map: bpf.Fd) -> None:
         """Have the proxy find its clients in this map from now on."""
         self.proxy.call("use_audit_map", [audit_map.fileno()])
@@ -84,7 +97,7 @@ class Lab:
     def accepted(self) -> list[Accepted]:
         """What the proxy accepted since the last call, in order."""
         return [
-            Accepted(row["port"], None if row["record"] is None else maps.AuditRecord(**row["record"]))
+            Accepted(row["port"], row["record"] and maps.AuditRecord(**row["record"]), tuple(row["asked"]))
             for row in self.proxy.call("accepted")
         ]
 
@@ -125,13 +138,15 @@ def _vm() -> Mapping[str, Handler]:
     processes.unshare(Namespace.NETWORK)
 
     def spawn(request: dict[str, Any]) -> clients.Reply:
-        return clients.spawn(behaviours.BEHAVIOURS, request)
+        return clients.spawn({**behaviours.BEHAVIOURS, **clients.PLAIN}, request)
 
     return {
         "ready": lambda: None,
         "build": topology.build_vm,
         "spawn": spawn,
         "reap": clients.reap,
+        "own": owner.spawn,
+        "listeners": listeners.listeners,
         "join_container": topology.join_container,
     }
 
@@ -206,7 +221,14 @@ def _proxy(vm_pid: int, cgroup: Path, nonce: str, port: int) -> Mapping[str, Han
 
     def accepted() -> list[dict[str, Any]]:
         connections = state["proxy"].connections
-        rows = [{"port": row.client_port, "record": row.audit and asdict(row.audit)} for row in connections]
+        rows = [
+            {
+                "port": row.client_port,
+                "record": row.audit and asdict(row.audit),
+                "asked": [f"{exchange.method} {exchange.target}" for exchange in row.exchanges],
+            }
+            for row in connections
+        ]
         connections.clear()
         return rows
 
