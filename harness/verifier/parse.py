@@ -126,8 +126,9 @@ class _Reader:
 
     def _other(self, number: int, line: str) -> None:
         if match := _PROCESSED.search(line):
-            if not self.statistics or line.lstrip().startswith("processed"):
-                self._statistics(line, match)
+            if before := line[: match.start()].strip():  # one complaint of the kernel lacks its line end
+                self.loose.append((number, before))
+            self._statistics(line, match)
         elif self.report_at is not None:
             return  # a report goes on to the statistics
         elif match := _STATE.match(line):
