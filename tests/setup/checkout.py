@@ -159,6 +159,7 @@ def make(root: Path) -> Checkout:
     for name in ("setup", "harness"):
         shutil.copytree(ROOT / name, checkout.root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Makefile", checkout.root)
+    shutil.copytree(ROOT / ".ci", checkout.root / ".ci")
     (checkout.root / "harness/cli.py").write_text(CLI)
     (checkout.root / "pyproject.toml").write_text(PYPROJECT)
     (checkout.root / "build/backend.py").write_text(BACKEND)

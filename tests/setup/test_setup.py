@@ -195,6 +195,15 @@ def test_make_stops_when_set_up_fails(shared: Checkout) -> None:
     assert "msp-harness verify" not in output
 
 
+@pytest.mark.parametrize("status", [0, 1, 5])
+def test_ci_runs_the_tests_and_has_their_status(scene: Checkout, status: int) -> None:
+    """A module of the tree comes before an installed package: it stands in for pytest."""
+    (scene.root / "pytest.py").write_text(f"import sys; print('tests ran', sys.stdin.read()); sys.exit({status})")
+    got, output = scene.run("sh", "-c", f"cd / && exec bash '{scene.root}/.ci/run' <&-")
+    assert "tests ran" in output
+    assert (got == 0) == (status == 0)
+
+
 def test_a_wrong_level_is_a_wrong_use(shared: Checkout) -> None:
     status, output = shared.run("sh", "setup/bootstrap.sh", "everything")
     assert (status, output) == (2, "usage: sh setup/bootstrap.sh runtime|dev\n")
