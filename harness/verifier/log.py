@@ -13,7 +13,7 @@ from harness.verifier.helpers import Version
 OPCODE_CALL = 0x85  # BPF_JMP | BPF_CALL
 
 _CALL = re.compile(r"call (?:pc([+-]\d+)|(\w+)?(?:#(-?\d{1,10}))?)")
-_REGISTER = re.compile(r"(?<![\w-])(R\d+|fp-\d+)(?:_[rwPD]+)?=")
+_REGISTER = re.compile(r"(?<![\w-])(R\d+|fp-\d+|refs)(?:_[rwPD]+)?=")
 
 
 class Call(NamedTuple):

@@ -32,6 +32,9 @@ _POINTED_AT = re.compile(r"\s*>>> {1,8}(\d{1,7}) \| \(|\s{0,8}insn (\d{1,7})\s*$
 _COMPLAINT_INDEX = re.compile(r"\binsn (\d{1,7})\b")
 _PLACE = re.compile(r" @ [\w./+-]{1,200}:\d+$")
 
+# Complaints that are about no instruction in particular.
+_WHOLE_PROGRAM = ("combined stack size",)
+
 _AGENT = "Verifier output:"
 _AGENT_PROGRAM = re.compile(r"program '([^'\n]{1,64})'")
 _JSON_TAIL = re.compile(r"\"\s{0,80},?[\s}\],]{0,80}\Z")
@@ -211,7 +214,7 @@ class _Reader:
         return tuple(lines[-4:])
 
     def _failing(self, complaint: tuple[str, ...], pointed: int | None) -> tuple[Instruction | None, int | None]:
-        if not complaint:
+        if not complaint or complaint[0].startswith(_WHOLE_PROGRAM):
             return None, None
         named = next((found for line in complaint if (found := _COMPLAINT_INDEX.search(line))), None)
         if pointed is None and named:
