@@ -184,14 +184,18 @@ class Channel:
         """Give h11 what the socket has, waiting at most that long."""
         try:
             async with asyncio.timeout(seconds):
-                data = await self._loop.sock_recv(self._sock, PIECE)
+                data = await self._take()
         except TimeoutError as error:
             raise PeerSlow(f"sent nothing for {seconds:g} s") from error
         except OSError as error:
             raise PeerGone(f"cannot receive: {errno_text(error.errno or 0)}") from error
         self._ended = not data
         self.http.receive_data(data)
+
+    async def _take(self) -> bytes:
+        data = await self._loop.sock_recv(self._sock, PIECE)
         await asyncio.sleep(0)  # sock_recv does not let others run while there is something to read
+        return data
 
     @property
     def waiting(self) -> bool:
@@ -236,8 +240,8 @@ class Channel:
             return
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(self.limits.linger):
-                while await self._loop.sock_recv(self._sock, PIECE):
-                    await asyncio.sleep(0)
+                while await self._take():
+                    pass
 
     def stale(self) -> bool:
         """Whether the peer ended, or said something unasked, while the connection was idle."""

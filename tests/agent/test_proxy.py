@@ -189,6 +189,7 @@ def test_it_is_no_open_proxy(line: str, status: int, reaches: bytes) -> None:
         async with rig() as made, Wire(made.port) as wire:
             answer = await wire.ask(f"{line}\nHost: evil.invalid")
             assert answer.status == status
+            assert made.proxy.connections[0].exchanges[0].status == status
             if reaches:
                 assert answer.body == reaches + b"Host: evil.invalid\n"
 
@@ -321,7 +322,7 @@ def test_after_an_answer_to_half_a_request_the_connection_ends() -> None:
         return Response(413, body=b"too much")
 
     async def scenario() -> None:
-        async with rig(refuse, limits=Limits(linger=0.05)) as made, Wire(made.port) as wire:
+        async with rig(refuse, limits=Limits(linger=1000)) as made, Wire(made.port) as wire:
             await wire.send(lines("PUT / HTTP/1.1\nHost: lab\nContent-Length: 9") + b"half")
             answer = await wire.answer()
             assert (answer.status, answer.headers["connection"]) == (413, "close")
@@ -494,6 +495,20 @@ def test_clients_may_hang_up_anywhere(sent: bytes, reset: bool) -> None:
                     wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             await until(lambda: made.proxy.open_connections == 0)
             assert (await get(made.port)).status == 200
+
+    run(scenario)
+
+
+def test_a_client_that_left_its_request_unfinished_is_recorded() -> None:
+    async def scenario() -> None:
+        async with rig() as made:
+            async with Wire(made.port) as wire:
+                await wire.send(lines("POST /half HTTP/1.1\nHost: lab\nContent-Length: 9") + b"half")
+                await until(lambda: made.proxy.open_connections == 1)
+            await until(lambda: made.proxy.open_connections == 0)
+            (exchange,) = made.proxy.connections[0].exchanges
+            assert (exchange.target, exchange.status) == ("/half", None)
+            assert "hung up" in exchange.note
 
     run(scenario)
 

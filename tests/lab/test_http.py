@@ -15,9 +15,11 @@ from harness.lab.http import (
     ClientConnection,
     ExchangeFailed,
     Limits,
+    Peer,
     Request,
     Response,
     Server,
+    Session,
     origin_form,
     serve,
 )
@@ -171,13 +173,23 @@ def test_a_client_that_ended_its_side_gets_its_answer() -> None:
 )
 def test_what_is_no_request_is_refused_and_the_connection_closed(sent: bytes, status: int) -> None:
     async def scenario() -> None:
-        async with echo_server() as (port, _):
+        async with echo_server(Limits(linger=1000)) as (port, _):
             async with Wire(port) as wire:
                 await wire.send(sent)
                 assert (await wire.answer()).status == status
                 if status != 405:
                     assert await wire.rest() == b""
             assert (await get(port)).status == 200
+
+    run(scenario)
+
+
+def test_half_a_request_and_no_more_is_refused_too() -> None:
+    async def scenario() -> None:
+        async with echo_server() as (port, _), Wire(port) as wire:
+            await wire.send(b"GET / HT")
+            wire.end()
+            assert (await wire.answer()).status == 400
 
     run(scenario)
 
@@ -230,33 +242,52 @@ def test_headers_that_only_trickle_are_not_waited_for() -> None:
     run(scenario)
 
 
-def test_a_client_that_sends_without_end_does_not_stop_the_others() -> None:
-    async def swallow(request: Request) -> Response:
+def test_a_busy_connection_lets_the_others_run() -> None:
+    """Neither reading what is there already nor writing where there is room may keep the loop."""
+    turned: list[str] = []
+
+    async def handler(request: Request) -> Response:
+        pieces = 0
         async for _ in request.body:
-            pass
-        return Response(200)
+            pieces += 1
+            if pieces == 1:
+                asyncio.get_running_loop().call_soon(turned.append, "read")
+        assert pieces > 2
+        assert turned == ["read"]
+        return Response(200, body=answer())
+
+    async def answer() -> AsyncIterator[bytes]:
+        asyncio.get_running_loop().call_soon(turned.append, "write")
+        for _ in range(3):
+            yield b"x"
+        assert turned == ["read", "write"]
 
     async def scenario() -> None:
         sock = listener()
-        port = port_of(sock)
-        server = await serve(sock, swallow)
-        async with Wire(port) as busy:
-            await busy.send(lines("POST / HTTP/1.1\nHost: lab\nTransfer-Encoding: chunked"))
-
-            def flood() -> None:  # from a thread: whenever the server looks, there is more
-                with contextlib.suppress(OSError):
-                    busy.sock.setblocking(True)
-                    while True:
-                        busy.sock.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
-
-            flooding = asyncio.create_task(asyncio.to_thread(flood))
-            for _ in range(5):
-                assert (await get(port)).status == 200
-            assert not flooding.done()
+        async with Wire(port_of(sock)) as wire:
+            await wire.send(lines("POST / HTTP/1.1\nHost: lab\nContent-Length: 300000") + bytes(300000))
+            server = await serve(sock, handler)
+            assert (await wire.answer()).body == b"xxx"
             await server.stop()
-            await flooding
 
     run(scenario)
+
+
+def test_a_session_that_cannot_be_opened_costs_only_its_connection() -> None:
+    async def scenario() -> None:
+        def refuse(peer: Peer) -> Session:
+            raise RuntimeError("on purpose")
+
+        sock = listener()
+        port = port_of(sock)
+        server = Server(sock, refuse)
+        await server.start()
+        for _ in range(2):
+            async with Wire(port) as wire:
+                assert await wire.rest() == b""
+        await server.stop()
+
+    run(scenario, complaints=2)
 
 
 def test_a_client_that_does_not_read_is_let_go() -> None:
