@@ -6,12 +6,16 @@ into a pipe whose other end goes to the harness.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
+import resource
 import select
 import signal
 import socket
+import struct
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -120,23 +124,118 @@ def datagram(request: Request, stage: Stage) -> Seen:
         return Seen(peer=f"{peer[0]}:{peer[1]}", source_port=local[1])
 
 
-PLAIN: Mapping[str, Behaviour] = {"connect": connect, "wait": wait, "datagram": datagram}
+def reset(request: Request, stage: Stage) -> Seen:
+    """The plain client, whose connection is reset at the end: its source port is free at once."""
+    with tcp_socket(request) as client:
+        client.connect((request.address, request.port))
+        seen = exchange(client, request)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return seen
+
+
+def failed_then_direct(request: Request, stage: Stage) -> Seen:
+    """One socket: its connect to the endpoint fails; then it connects to options['then'] = [address, port]."""
+    with tcp_socket(request) as client:
+        try:
+            client.connect((request.address, request.port))
+            return Seen(error="none: it was connected", step="first connect")
+        except OSError as error:
+            first = _error_name(error)
+        client.connect(tuple(request.options["then"]))
+        return replace(exchange(client, request), notes={"first": first})
+
+
+def retried(request: Request, stage: Stage) -> Seen:
+    """A non-blocking connect that is called again until the socket is connected."""
+    with tcp_socket(request) as client:
+        client.setblocking(False)
+        answers = []
+        deadline = time.monotonic() + request.patience
+        while time.monotonic() < deadline:
+            number = client.connect_ex((request.address, request.port))
+            answers.append(errno_name(number) if number else "connected")
+            if number in (0, errno.EISCONN):
+                break
+            select.select([], [client], [], 0.05)
+        return replace(exchange(client, request), notes={"answers": answers})
+
+
+def threads(request: Request, stage: Stage) -> Seen:
+    """Two threads of one process that connect at once, one to each of options['to'] = [[address, port, path], …]."""
+    start = threading.Barrier(len(request.options["to"]))
+    seen: dict[int, Seen] = {}
+
+    def one(index: int, address: str, port: int, path: str) -> None:
+        wanted = replace(request, address=address, port=port, path=path)
+        start.wait(request.patience)
+        seen[index] = connect(wanted, stage)
+
+    both = [threading.Thread(target=one, args=(index, *to)) for index, to in enumerate(request.options["to"])]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(2 * request.patience)
+    return Seen(notes={"each": [asdict(seen[index]) for index in sorted(seen)]})
+
+
+def many(request: Request, stage: Stage) -> Seen:
+    """Connections that are all open at once, in batches, to a listener of the client's own.
+
+    First stage: the listener's port, to be put into the policy. Then a stage after each options['batch'] connects,
+    with all their source ports, up to options['count'].
+    """
+    count, batch = request.options["count"], request.options["batch"]
+    needed = 2 * count + 64
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, max(needed, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stage(Seen(source_port=listener.getsockname()[1]))
+        kept: list[socket.socket] = []
+        ports: list[int] = []
+        while len(ports) < count:
+            for _ in range(min(batch, count - len(ports))):
+                client = tcp_socket(request)
+                client.connect((request.address, request.port))
+                ports.append(client.getsockname()[1])
+                kept += [client, listener.accept()[0]]
+            stage(Seen(notes={"ports": ports[-batch:]}))
+        return Seen(notes={"done": len(ports)})
+
+
+PLAIN: Mapping[str, Behaviour] = {
+    "connect": connect,
+    "wait": wait,
+    "datagram": datagram,
+    "reset": reset,
+    "failed-then-direct": failed_then_direct,
+    "retried": retried,
+    "threads": threads,
+    "many": many,
+}
 """What the checks need; the census has many more."""
 
 
 def exchange(client: socket.socket, request: Request) -> Seen:
     """Over a connected socket: ask, and tell who answered."""
+    return await_answer(client, request, question(request))
+
+
+def question(request: Request) -> bytes:
+    """The HTTP request's bytes."""
+    host = request.address if request.port == 80 else f"{request.address}:{request.port}"
+    lines = [f"GET {request.path} HTTP/1.1", f"Host: {host}", "Metadata: true", "x-ms-version: 2012-11-30"]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def await_answer(client: socket.socket, request: Request, unsent: bytes = b"") -> Seen:
+    """Over a connected socket: send what was not sent yet, and tell who answered."""
     local, remote = client.getsockname(), client.getpeername()
     seen = Seen(peer=f"{remote[0].removeprefix('::ffff:')}:{remote[1]}", source_port=local[1])
     client.settimeout(request.patience)
     try:
-        host = request.address if request.port == 80 else f"{request.address}:{request.port}"
-        client.sendall(
-            f"GET {request.path} HTTP/1.1\r\nHost: {host}\r\nMetadata: true\r\nx-ms-version: 2012-11-30\r\n\r\n".encode()
-        )
+        client.sendall(unsent)
         return replace(seen, **answer(client))
     except (OSError, http.client.HTTPException) as error:
-        return replace(seen, error=_error_name(error), step="answer")
+        return replace(seen, error=error_name(error), step="answer")
 
 
 def answer(client: socket.socket) -> dict[str, Any]:
@@ -147,7 +246,7 @@ def answer(client: socket.socket) -> dict[str, Any]:
     return {"status": response.status, "nonce": response.getheader(NONCE_HEADER, ""), "body": body[:200]}
 
 
-def _error_name(error: BaseException) -> str:
+def error_name(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, OSError) and error.errno:
@@ -159,12 +258,15 @@ def _error_name(error: BaseException) -> str:
 
 
 def spawn(behaviours: Mapping[str, Behaviour], request: dict[str, Any]) -> Reply:
-    """Fork a client; its pid, and two descriptors: where it writes what it saw, and its gate between stages."""
+    """Fork a client; its pid, and two descriptors: where it writes what it saw, and its gate between stages.
+
+    The option `pid` gives it the pid of a process that is gone.
+    """
     wanted = Request(**request)
     parent = os.getpid()
     output, entry = os.pipe()
     gate, release = os.pipe()
-    pid = os.fork()
+    pid = processes.fork(wanted.options["pid"]) if "pid" in wanted.options else os.fork()
     if pid == 0:
         os.close(output)
         os.close(release)
@@ -196,7 +298,7 @@ def _be_client(parent: int, request: Request, behaviours: Mapping[str, Behaviour
         if request.cgroup:
             cgroups.move(0, Path(request.cgroup))
         if request.uid:
-            _become(request.uid)
+            become(request.uid)
             processes.die_with_parent(parent)
         tell(behave(behaviours, request, stage))
     except BaseException as error:
@@ -205,7 +307,7 @@ def _be_client(parent: int, request: Request, behaviours: Mapping[str, Behaviour
         os._exit(0)
 
 
-def _become(uid: int) -> None:
+def become(uid: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
@@ -218,7 +320,7 @@ def behave(behaviours: Mapping[str, Behaviour], request: Request, stage: Stage) 
     except Unavailable as reason:
         return Seen(unavailable=str(reason))
     except OSError as error:
-        return Seen(error=_error_name(error), step="connect")
+        return Seen(error=error_name(error), step="connect")
 
 
 # --- in the harness ---------------------------------------------------------------------------------------------
