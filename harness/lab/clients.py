@@ -140,7 +140,7 @@ def failed_then_direct(request: Request, stage: Stage) -> Seen:
             client.connect((request.address, request.port))
             return Seen(error="none: it was connected", step="first connect")
         except OSError as error:
-            first = _error_name(error)
+            first = error_name(error)
         client.connect(tuple(request.options["then"]))
         return replace(exchange(client, request), notes={"first": first})
 
