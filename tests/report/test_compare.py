@@ -42,3 +42,4 @@ def test_an_id_that_is_there_twice_is_matched_in_order() -> None:
     one, two = (Result("a.b", "", outcome, "x") for outcome in (Outcome.PASS, Outcome.WARN))
     assert diff(sample(one, two), sample(one, two)) == []
     assert [change.after for change in diff(sample(one, two), sample(one, one))] == [Outcome.PASS]
+    assert [change.before for change in diff(sample(one, two), sample(two, two))] == [Outcome.PASS]

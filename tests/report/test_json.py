@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
-from harness.report import Outcome, Report, Result
+from harness.report import Json, Outcome, Report, Result
 from harness.report.json import dump, load, schema
 from tests.report.samples import LOG, reports, sample, texts, with_text
 
@@ -105,6 +105,13 @@ def test_two_runs_differ_in_run_only() -> None:
         "seconds": 0.012,
         "observed": {"port": 45122},
     }
+
+
+def test_members_of_facts_are_sorted() -> None:
+    facts: dict[str, Json] = {"b": 1, "a": [{"d": 1, "c": 2}]}
+    document = json.loads(dump(sample(Result("a.b", "", Outcome.PASS, "", facts, facts))))
+    for found in (document["results"][0]["evidence"], document["run"]["results"][0]["observed"]):
+        assert json.dumps(found) == '{"a": [{"c": 2, "d": 1}], "b": 1}'
 
 
 def reverse(evidence: Any) -> dict[str, Any]:

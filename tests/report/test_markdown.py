@@ -119,6 +119,12 @@ def test_any_text(text: str) -> None:
     assert {" ".join(cell.split()) for cell in shown.cells[2::4]} == {" ".join(visible(text).split())}
 
 
+def test_a_log_cannot_end_its_block() -> None:
+    shown = Shown(render(sample(Result("a.b", "", Outcome.FAIL, "x", {"log": "1\n```\n<i>**2**</i>"})), "v"))
+    assert "log:\n  1\n  ```\n  <i>**2**</i>" in shown.text
+    assert shown.tags <= TAGS
+
+
 def test_escape_and_code() -> None:
     assert escape("a_b | <b> `c`") == r"a_b \| &lt;b&gt; \`c\`"
     assert code("a`b") == "``a`b``"

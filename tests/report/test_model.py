@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -73,6 +74,13 @@ def test_what_is_not_json_is_refused_with_its_place(value: Any, place: str) -> N
 @pytest.mark.parametrize(("given", "kept"), [(1.23456789, 1.234568), (-1, 0), (math.nan, 0), (math.inf, 0)])
 def test_seconds_are_kept_to_the_microsecond(given: float, kept: float) -> None:
     assert Result("a.b", "", Outcome.PASS, "", seconds=given).seconds == kept
+
+
+def test_a_report_does_not_change_with_the_list_it_was_made_of() -> None:
+    results = [result(Outcome.PASS)]
+    report = dataclasses.replace(sample(), results=results)
+    results.append(result(Outcome.FAIL))
+    assert report.count(Outcome.FAIL) == 0
 
 
 def test_groups_keep_the_order() -> None:

@@ -63,7 +63,7 @@ def test_a_fifo_is_written_to(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     read: list[str] = []
-    reader = threading.Thread(target=lambda: read.append(fifo.read_text()))
+    reader = threading.Thread(target=lambda: read.append(fifo.read_text()), daemon=True)
     reader.start()
     write(fifo, "x" * 200_000)
     reader.join(10)
