@@ -11,9 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.msp.paste import decode, plain
 from harness.verifier.generation import generation
 from harness.verifier.log import Generation, Instruction, Log, Refusal, State
-from harness.verifier.text import clean_lines, decode, plain, unescape
+from harness.verifier.text import clean_lines, unescape
 
 _INSTRUCTION = re.compile(r"\s?(\d{1,7}): \(([0-9a-fA-F]{2})\) ?(.*)")
 _STATE = re.compile(r"\s?(\d{1,7}): ?((?:frame\d+: ?)?R\d.*)")

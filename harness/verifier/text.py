@@ -8,27 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from harness.msp.paste import decode, plain, unescape_once
+
 _MAX_ROUNDS = 2  # a log inside JSON inside JSON
 
 # Where a verifier log has a line break: before an instruction, a source line or the statistics.
 _ESCAPED_BREAK = re.compile(r"(?<!\\)\\{1,4}[nr](?=\s?\d{1,7}: ?\(|; |processed \d|R\d|func#\d|last_idx \d|from \d)")
 _REAL_BREAK = re.compile(r"[\r\n](?=\s?\d{1,7}: ?\(|; |processed \d|R\d|func#\d|last_idx \d|from \d)")
-_ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|([nrtbf"\\/]))')
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_END = re.compile(r"\r\n?|\n")
-
-_SMART = str.maketrans(
-    {
-        "\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"', "\u00ab": '"', "\u00bb": '"',
-        "\u2018": "'", "\u2019": "'", "\u201a": "'", "\u201b": "'",
-        "\u00a0": " ", "\u2007": " ", "\u202f": " ", "\u2026": "...", "\u2212": "-", "\u2010": "-", "\u2011": "-",
-        "\u200b": None, "\u200c": None, "\u200d": None, "\u2060": None, "\ufeff": None, "\0": None,
-    }
-)  # fmt: skip
-_NEEDS_SMART = re.compile(
-    "[\u201c-\u201f\u2018-\u201b\u00a0\u00ab\u00bb\u2007\u202f\u2026\u2212\u2010\u2011\u200b-\u200d\u2060\ufeff\0]"
-)
 
 _STAMP = (
     r"(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?Z| ?[+-]\d\d:?\d\d| UTC)?"  # ISO 8601, the agent's log
@@ -53,25 +40,6 @@ _BEGINS = re.compile(
 _WRAP_MIN, _WRAP_MAX = 60, 80
 
 
-def decode(data: str | bytes) -> str:
-    """Bytes as UTF-8 (or UTF-16 when a BOM says so), what is not decodable replaced."""
-    if isinstance(data, str):
-        return data
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "replace")
-    return data.decode("utf-8", "replace")
-
-
-def plain(text: str) -> str:
-    """Typographic quotes, blanks and ellipses as ASCII; zero-width characters and NUL gone."""
-    return text.translate(_SMART) if _NEEDS_SMART.search(text) else text
-
-
-def _escape(match: re.Match[str]) -> str:
-    code, letter = match.groups()
-    return chr(int(code, 16)) if code else _ESCAPES.get(letter, letter)
-
-
 def unescape(text: str) -> str:
     r"""Undo JSON's escapes where they, and not real line ends, are what separates the lines (once or twice).
 
@@ -84,9 +52,7 @@ def unescape(text: str) -> str:
         escaped = sum(1 for _ in _ESCAPED_BREAK.finditer(text))
         if not escaped or escaped <= sum(1 for _ in _REAL_BREAK.finditer(text)):
             break
-        text = _ESCAPE.sub(_escape, text)
-        if _SURROGATE.search(text):  # a pair is one character, half a pair is none
-            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        text = unescape_once(text)
     return text
 
 
