@@ -8,7 +8,7 @@ format=text), the sentence is ours and only the status is theirs; OUR_WORDS mark
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,7 +86,9 @@ TOKEN = {
 
 
 def _headers() -> Headers:
-    return (("Server", "IMDS/150.870.65.1854"), ("x-ms-request-id", str(uuid.uuid4())), date_header())
+    raw = os.urandom(16).hex()
+    request = f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
+    return (("Server", "IMDS/150.870.65.1854"), ("x-ms-request-id", request), date_header())
 
 
 def _bad(text: str, **more: Any) -> Response:

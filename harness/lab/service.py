@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from typing import Any
 
 from harness.lab.http import Headers, Request, Response, origin_form
@@ -98,4 +98,4 @@ def xml_answer(status: int, text: str, headers: Headers = ()) -> Response:
 
 
 def date_header() -> tuple[str, str]:
-    return ("Date", formatdate(usegmt=True))
+    return ("Date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()))  # no setlocale() here: English names

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email.utils
 import json
+import time
+import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -100,6 +103,9 @@ def test_imds_tells_of_the_instance() -> None:
         async with lab() as made:
             whole = json.loads((await made.get("imds", f"/metadata/instance?{VERSION}", "metadata: True")).body)
             assert set(whole) == {"compute", "network"}
+            headers = (await made.get("imds", "/metadata/versions", METADATA)).headers
+            assert str(uuid.UUID(headers["x-ms-request-id"])) == headers["x-ms-request-id"]
+            assert abs(email.utils.parsedate_to_datetime(headers["date"]).timestamp() - time.time()) < 3600
             part = json.loads((await made.get("imds", f"/metadata/instance/compute/?{VERSION}", METADATA)).body)
             assert part == whole["compute"]
             versions = json.loads((await made.get("imds", "/metadata/versions", METADATA)).body)
