@@ -9,6 +9,7 @@ process, whose pid the redirector skips.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections import deque
@@ -81,7 +82,8 @@ class Proxy:
     """The proxy on a listening socket, which it owns from start() on.
 
     connections holds the last accepts, oldest first. Whoever opened a connection that the redirector did not write
-    down gets 421; whom the rule denies, 403; for an endpoint that cannot be reached 502, one too slow 504.
+    down gets 421; whom the rule denies, 403; for an endpoint that cannot be reached 502, one too slow 504. A connection
+    of the proxy's own process that comes back gets 508.
     """
 
     def __init__(
@@ -173,6 +175,9 @@ class _Session:
             )
         if origin_form(request.target) is None:
             return plain(400, f"400 Bad Request: {request.target!r} is not a path")
+        if audit.pid == os.getpid():
+            # The redirector did not skip this process: to go on would be to ask oneself for ever.
+            return plain(508, "508 Loop Detected: the proxy's own connection came back; skip_process_map does not work")
         endpoint = self._proxy.endpoint(audit)
         denial = endpoint and self._proxy.rule(audit, endpoint, request)
         return plain(403, f"403 Forbidden: {denial}") if denial else None

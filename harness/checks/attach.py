@@ -98,6 +98,10 @@ def path(cgroup: Path) -> list[attached.Place]:
     return [attached.at(place, CONNECT4) for place in cgroups.ancestors(cgroup.parent, mount.point)]
 
 
+def _owner(program: attached.AttachedProgram) -> str:
+    return f"{program.name or '(unnamed)'} id {program.id} by {'link' if program.link else 'PROG_ATTACH'}"
+
+
 def neighbours(environment: Environment) -> Iterator[Result]:
     """What others have attached as connect4 on the path from the root, and whether it conflicts."""
     title = "Other connect4 programs on the path"
@@ -105,11 +109,7 @@ def neighbours(environment: Environment) -> Iterator[Result]:
     if not places:
         yield Result("attach.path", title, Outcome.PASS, "none from the cgroup2 root down")
         return
-    found = [
-        f"{place.cgroup} ({place.mode}): "
-        + ", ".join(f"{one.name or '(unnamed)'} id {one.id} by {'link' if one.link else 'PROG_ATTACH'}" for one in place.programs)
-        for place in places
-    ]  # fmt: skip
+    found = [f"{place.cgroup} ({place.mode}): {', '.join(map(_owner, place.programs))}" for place in places]
     exclusive = [place for place in places if place.mode == "single"]
     summary = f"{sum(len(place.programs) for place in places)} attached by others; they run before or after ours"
     code = codes.REWRITTEN_LATER

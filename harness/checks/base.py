@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.errors import HarnessError
 from harness.lab.lab import Lab
+from harness.lab.redirection import Redirection, redirect
 from harness.lab.state import Run
+from harness.program.attach import Way
 from harness.program.load import Loaded
 from harness.report import Json, Outcome, Result
 
@@ -22,6 +25,11 @@ class Environment:
     lab: Lab
     loaded: Loaded
     audited: bool = True  # whether the loaded program completes audit records on this kernel
+    way: Way = Way.LINK  # how it is attached where the way is not what is checked
+
+    def redirect(self) -> AbstractContextManager[Redirection]:
+        """The program at work in the lab, until the end of the with block."""
+        return redirect(self.lab, self.loaded, self.way)
 
 
 Function = Callable[[Environment], Iterator[Result]]
@@ -36,6 +44,7 @@ class Check:
     function: Function
     guide: str | None = None
     slow: bool = False  # left out by --quick
+    results: int = 1  # how many Results it gives, for the progress line
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,17 @@ def perform(check: Check, environment: Environment) -> Iterator[Result]:
     yield from timed(check.name, check.title, lambda: check.function(environment), check.guide)
 
 
-def timed(name: str, title: str, function: Callable[[], Iterator[Result]], guide: str | None = None) -> Iterator[Result]:
+def perform_plainly(function: Function, environment: Environment) -> Iterator[Result]:
+    """The Results of a check's function, up to an error."""
+    try:
+        yield from function(environment)
+    except HarnessError as error:
+        yield error_result("error", "", error)
+
+
+def timed(
+    name: str, title: str, function: Callable[[], Iterator[Result]], guide: str | None = None
+) -> Iterator[Result]:
     """Run a generator of Results: fill in seconds and the guide's heading, and turn HarnessError into ERROR."""
     results = function()
     while True:
@@ -94,12 +113,21 @@ def error_result(name: str, title: str, error: HarnessError) -> Result:
     return Result(name, title, Outcome.ERROR, f"could not find out: {error}", {}, evidence, error.remedy)
 
 
+def matches(word: str, name: str) -> bool:
+    """Whether a word of --only asks for this id: the id itself, or what it begins with up to a dot."""
+    return name == word or name.startswith(word + ".")
+
+
 def selected(checks: Sequence[Check], only: Sequence[str], quick: bool) -> list[Check]:
-    """The checks to run: those that a word of `only` names (whole, or up to a dot), else all, less the slow ones."""
+    """The checks to run: those that give a Result that a word of `only` asks for, else all, less the slow ones."""
     if only:
-        return [check for check in checks if any(_names(word, check.name) for word in only)]
+        return [check for check in checks if any(_may_give(check, word, checks) for word in only)]
     return [check for check in checks if not (quick and check.slow)]
 
 
-def _names(word: str, check: str) -> bool:
-    return check == word or check.startswith(word + ".") or word.startswith(check + ".")
+def _may_give(check: Check, word: str, checks: Sequence[Check]) -> bool:
+    """`attach` and `attach.path` ask for the check of that name; `attach.link` for the nearest above it."""
+    if matches(word, check.name):
+        return True
+    above = [other.name for other in checks if matches(other.name, word)]
+    return bool(above) and check.name == max(above, key=len)

@@ -10,7 +10,7 @@ from harness.checks.redirect import LISTENER
 from harness.kernel import bpf
 from harness.kernel.bpf import AttachType
 from harness.lab.clients import Request
-from harness.lab.redirection import Redirection, destination, redirect
+from harness.lab.redirection import Redirection, destination
 from harness.msp.endpoints import ENDPOINTS, Endpoint
 from harness.program import attached, maps
 from harness.report import Result
@@ -29,7 +29,7 @@ class Step:
 
 def chain(environment: Environment) -> Iterator[Result]:
     """Link → effective program array → policy row → the client's socket peer → bytes at the listener."""
-    with redirect(environment.lab, environment.loaded) as redirection:
+    with environment.redirect() as redirection:
         for endpoint in ENDPOINTS:
             yield _result(endpoint, list(_steps(redirection, endpoint)))
 

@@ -51,8 +51,12 @@ def _maps(environment: Environment) -> Result:
         info = bpf.map_info(environment.loaded.maps[name])
         found.expect(info.type == layout.type, f"{name} has type {info.type}, not {layout.type.name}")
         found.expect(info.key_size == layout.key_size, f"{name}'s key has {info.key_size} B, not {layout.key_size}")
-        found.expect(info.value_size == layout.value_size, f"{name}'s value has {info.value_size} B, not {layout.value_size}")
-        evidence[name] = f"{layout.type.name.lower()}, {info.key_size} B → {info.value_size} B, {info.max_entries} entries"
+        found.expect(
+            info.value_size == layout.value_size, f"{name}'s value has {info.value_size} B, not {layout.value_size}"
+        )
+        evidence[name] = (
+            f"{layout.type.name.lower()}, {info.key_size} B → {info.value_size} B, {info.max_entries} entries"
+        )
     return found.result("load.maps", "Maps have the agent's layouts", f"{len(evidence)} maps", evidence=evidence)
 
 
@@ -61,5 +65,9 @@ def refused(error: bpf.BpfError, name: str) -> Result:
     lines = [line for line in error.log.strip().splitlines() if line]
     complaint = next((line for line in reversed(lines) if not line.startswith(("processed", "verification"))), "")
     summary = f"{error}" + (f": {complaint}" if complaint else "")
-    remedy = "`msp-harness explain FILE` says what the log means" if lines else "see preflight.kernel: what this kernel lacks"
+    remedy = (
+        "`msp-harness explain FILE` says what the log means"
+        if lines
+        else "see preflight.kernel: what this kernel lacks"
+    )
     return Result(f"load.{name}", f"{name} loads", Outcome.FAIL, summary, {"log": error.log}, remedy=remedy)

@@ -18,7 +18,7 @@ from harness.lab import topology
 from harness.lab.capture import Packet
 from harness.lab.clients import NOBODY, Request, Seen
 from harness.lab.lab import OTHER_PORT, Accepted, Lab
-from harness.lab.redirection import Redirection, redirect
+from harness.lab.redirection import Redirection
 from harness.msp.endpoints import ENDPOINTS, IMDS, PROXY, Endpoint
 from harness.program import maps
 from harness.report import Json, Result
@@ -138,7 +138,7 @@ REFUSED_STATUS = 421
 
 def redirected(environment: Environment) -> Iterator[Result]:
     """Check 4: each endpoint, asked by root."""
-    with redirect(environment.lab, environment.loaded) as redirection:
+    with environment.redirect() as redirection:
         for endpoint in ENDPOINTS:
             found = Findings()
             side = look(redirection, Request.to(endpoint))
@@ -156,7 +156,7 @@ def redirected(environment: Environment) -> Iterator[Result]:
 
 def untouched(environment: Environment) -> Iterator[Result]:
     """Check 5: what has to go its own way."""
-    with redirect(environment.lab, environment.loaded) as redirection:
+    with environment.redirect() as redirection:
         for name, title, request in _elsewhere(environment.lab):
             found = Findings()
             side = look(redirection, request)
@@ -208,7 +208,7 @@ def _skipped(redirection: Redirection) -> Result:
 
 def authorized(environment: Environment) -> Iterator[Result]:
     """Check 6: who may ask what, seen end to end."""
-    with redirect(environment.lab, environment.loaded) as redirection:
+    with environment.redirect() as redirection:
         for endpoint in ENDPOINTS:
             for who, uid in (("root", 0), ("nobody", NOBODY)):
                 yield _authorized(environment, redirection, endpoint, who, uid)
@@ -230,5 +230,3 @@ def _authorized(environment: Environment, redirection: Redirection, endpoint: En
         evidence=side.evidence() | {"uid": uid, "expected": status},
         observed=side.observed(),
     )
-
-

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from harness.checks.base import Environment, Findings
 from harness.checks.redirect import REFUSED_STATUS, Sides, expect_direct, expect_redirected, look
+from harness.errors import HarnessError
 from harness.kernel import bpf, cgroups
 from harness.kernel.bpf import AttachType
 from harness.lab.clients import Request
@@ -29,7 +30,7 @@ _PATIENCE = 1.0  # seconds for the kernel to let go of a killed process's link
 
 def removed(environment: Environment) -> Iterator[Result]:
     """A policy row, then the program: what is taken away stops at once."""
-    with redirect(environment.lab, environment.loaded) as redirection:
+    with environment.redirect() as redirection:
         yield _policy(environment, redirection)
     yield _detached(environment)
     yield _closed(environment)
@@ -37,7 +38,9 @@ def removed(environment: Environment) -> Iterator[Result]:
     yield _left_behind(environment)
 
 
-def _ask(environment: Environment, redirection: Redirection, found: Findings, step: str, direct: bool, **changes: Json) -> Sides:
+def _ask(
+    environment: Environment, redirection: Redirection, found: Findings, step: str, direct: bool, **changes: Json
+) -> Sides:
     """One client of IMDS; what is wrong with where it went goes to found, with the step's name."""
     endpoint = WIRESERVER if changes.pop("wireserver", False) else IMDS
     side = look(redirection, Request.to(endpoint))
@@ -101,7 +104,9 @@ def _closed(environment: Environment) -> Result:
         return Result("removal.close", "A closed link is gone", Outcome.SKIP, f"no cgroup links here: {error}")
     found.expect(not _is_effective(environment), "the link is closed, and the program still runs")
     _ask(environment, redirection, found, "closed", direct=True)
-    return found.result("removal.close", "A closed link is gone", "in the effective list before, not after; direct again")
+    return found.result(
+        "removal.close", "A closed link is gone", "in the effective list before, not after; direct again"
+    )
 
 
 def _owner_killed(environment: Environment) -> Result:
@@ -112,7 +117,7 @@ def _owner_killed(environment: Environment) -> Result:
     redirection = _unattached(environment)
     try:
         owner = lab.owner(environment.loaded.programs["connect4"], CONNECT4, Way.LINK)
-    except bpf.BpfError as error:
+    except HarnessError as error:
         return Result("removal.owner-killed", title, Outcome.SKIP, f"no cgroup links here: {error}")
     found.expect(_is_effective(environment), "linked by another process, but not in the effective list")
     lab.kill(owner)
@@ -137,7 +142,9 @@ def _left_behind(environment: Environment) -> Result:
     try:
         found.expect(_is_effective(environment), "the program is gone with its owner")
         side = look(redirection, Request.to(IMDS))
-        found.expect(side.seen.error == "ECONNREFUSED", f"a client saw {side.seen.error or side.seen.status}, not ECONNREFUSED")
+        found.expect(
+            side.seen.error == "ECONNREFUSED", f"a client saw {side.seen.error or side.seen.status}, not ECONNREFUSED"
+        )
         stale = stale_redirects(lab)
         found.expect(len(stale) == 1, f"{len(stale)} stale redirects were recognised, not 1")
     finally:
@@ -175,5 +182,3 @@ def stale_redirects(lab: Lab) -> list[str]:
 
 def _listens(listening: set[tuple[str, int]], where: maps.Destination) -> bool:
     return (where.address, where.port) in listening or ("0.0.0.0", where.port) in listening
-
-

@@ -119,7 +119,9 @@ class Fd:
     def __enter__(self) -> Fd:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -226,8 +228,9 @@ class MapInfo:
 
 
 def map_info(fd: Fd) -> MapInfo:
-    *numbers, name = struct.unpack_from("=6I16s", _info(fd, 40, "map"))
-    return MapInfo(*numbers, name=name.rstrip(b"\0").decode())
+    raw = _info(fd, 40, "map")
+    kind, number, key_size, value_size, entries, flags = struct.unpack_from("=6I", raw)
+    return MapInfo(kind, number, key_size, value_size, entries, flags, raw[24:40].rstrip(b"\0").decode())
 
 
 # --- programs ---------------------------------------------------------------------------------------------------

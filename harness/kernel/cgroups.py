@@ -85,7 +85,9 @@ def make(path: Path) -> Path:
         path.mkdir()
     except OSError as error:
         remedy = "cgroup2 must be writable: in a container, run with --privileged and --cgroupns=host"
-        raise HarnessError(f"make cgroup {path}", errno_text(error.errno or 0), remedy, errno=error.errno or 0) from error
+        raise HarnessError(
+            f"make cgroup {path}", errno_text(error.errno or 0), remedy, errno=error.errno or 0
+        ) from error
     return path
 
 

@@ -94,7 +94,7 @@ def config() -> dict[str, str]:
     """The kernel's configuration where it shows it (/proc/config.gz, /boot/config-RELEASE), else empty."""
     for path, reader in (("/proc/config.gz", gzip.open), (f"/boot/config-{release()}", open)):
         try:
-            with reader(path, "rt") as file:  # type: ignore[operator]
+            with reader(path, "rt") as file:
                 lines = [line.strip() for line in file]
         except OSError:
             continue

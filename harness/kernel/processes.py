@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 from enum import IntFlag
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from harness.errors import HarnessError, errno_text
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
+_CLONE3 = 435  # the same number on every architecture
+
 _libc = ctypes.CDLL(None, use_errno=True)
+_python = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock, which a forked child could not take
+_python.syscall.restype = ctypes.c_long
 
 
 class Namespace(IntFlag):
@@ -64,3 +69,19 @@ def start_time(pid: int) -> int | None:
 def in_initial_pid_namespace() -> bool:
     """Whether pids here are those that bpf_get_current_pid_tgid gives."""
     return Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE
+
+
+def fork(pid: int) -> int:
+    """os.fork(), with the child's pid chosen by the caller (clone3's set_tid, 5.5): 0 in the child.
+
+    Needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE. Raises HarnessError: EEXIST while a process has that pid. For
+    processes with one thread; Python's at-fork hooks are not run.
+    """
+    wanted = ctypes.c_int(pid)
+    arguments = struct.pack("=11Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(wanted), 1, 0)
+    buffer = ctypes.create_string_buffer(arguments, len(arguments))
+    result: int = _python.syscall(_CLONE3, buffer, len(arguments))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise HarnessError(f"start a process with pid {pid}", errno_text(number), errno=number)
+    return result

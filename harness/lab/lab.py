@@ -1,13 +1,13 @@
 """The lab: a VM and Azure's side of it, made of namespaces, a cgroup of the run's own, and four kinds of process.
 
-    vm worker      in the VM's network namespace: forks clients (harness.lab.clients)
-    proxy worker   in the VM's network namespace and the VM's cgroup: the agent's proxy on 127.0.0.1:3080
-    fabric worker  in the fabric's network namespace: the services, and the capture on the veth
+vm worker      in the VM's network namespace: forks clients (harness.lab.clients)
+proxy worker   in the VM's network namespace and the VM's cgroup: the agent's proxy on 127.0.0.1:3080
+fabric worker  in the fabric's network namespace: the services, and the capture on the veth
 
-    <cgroup2>/msp-harness-<run>/<lab>/vm          a program is attached here, as an agent attaches at the root
-                                     vm/client    the clients
-                                     vm/agent     the proxy: it must be skipped by the program, not left out
-                                     outside      a process that the program does not cover
+<cgroup2>/msp-harness-<run>/<lab>/vm          a program is attached here, as an agent attaches at the root
+                                 vm/client    the clients
+                                 vm/agent     the proxy: it must be skipped by the program, not left out
+                                 outside      a process that the program does not cover
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from typing import Any
 from harness.agent.proxy import Proxy
 from harness.errors import HarnessError, errno_text
 from harness.kernel import bpf, cgroups, listeners, processes
+from harness.kernel.bpf import AttachType
 from harness.kernel.processes import Namespace
 from harness.lab import behaviours, clients, owner, topology
 from harness.lab.capture import Capture, Packet
 from harness.lab.clients import Request, Seen
 from harness.lab.fabric import Fabric
 from harness.lab.state import Run
-from harness.lab.worker import Handler, Worker
+from harness.lab.worker import Handler, Reply, Worker
 from harness.msp.endpoints import ENDPOINTS, PROXY
-from harness.kernel.bpf import AttachType
 from harness.program import maps
 from harness.program.attach import Way
 
@@ -137,7 +137,7 @@ def _vm() -> Mapping[str, Handler]:
     """The VM's worker."""
     processes.unshare(Namespace.NETWORK)
 
-    def spawn(request: dict[str, Any]) -> clients.Reply:
+    def spawn(request: dict[str, Any]) -> Reply:
         return clients.spawn({**behaviours.BEHAVIOURS, **clients.PLAIN}, request)
 
     return {
@@ -210,7 +210,9 @@ def _proxy(vm_pid: int, cgroup: Path, nonce: str, port: int) -> Mapping[str, Han
             listener = socket.create_server((PROXY[0], port), backlog=4096)
         except OSError as error:
             happened = f"{errno_text(error.errno or 0)}"
-            raise HarnessError(f"listen on {PROXY[0]}:{port} in the VM's namespace", happened, errno=error.errno or 0) from error
+            raise HarnessError(
+                f"listen on {PROXY[0]}:{port} in the VM's namespace", happened, errno=error.errno or 0
+            ) from error
         state["proxy"] = Proxy(listener, lookup, nonce)
         await state["proxy"].start()
 

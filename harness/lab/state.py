@@ -107,7 +107,9 @@ def _remove(home: Path) -> None:
         group = Path((home / "cgroup").read_text().strip())
     except OSError:
         group = None
-    if group is not None and group.name == PREFIX + home.name.removeprefix(_NASCENT):  # never anything with another name
+    if group is not None and group.name == PREFIX + home.name.removeprefix(
+        _NASCENT
+    ):  # never anything with another name
         remove_cgroup(group)
     shutil.rmtree(home, ignore_errors=True)
 

@@ -70,5 +70,3 @@ def build_container() -> None:
         device = _up(routes, CONTAINER_DEVICE)
         routes.addr("add", index=device, address=CONTAINER_ADDRESS, prefixlen=24)
         routes.route("add", dst="0.0.0.0/0", gateway=CONTAINER_GATEWAY, oif=device)
-
-

@@ -62,7 +62,9 @@ class Worker:
         """Call a handler and give its answer."""
         return self.call_with_descriptors(function, descriptors, **arguments)[0]
 
-    def call_with_descriptors(self, function: str, /, descriptors: Sequence[int] = (), **arguments: Any) -> tuple[Any, list[int]]:
+    def call_with_descriptors(
+        self, function: str, /, descriptors: Sequence[int] = (), **arguments: Any
+    ) -> tuple[Any, list[int]]:
         """Call a handler and give its answer and the descriptors that came with it.
 
         Raises HarnessError with what the handler raised, or when the worker is gone or does not answer.
@@ -91,7 +93,9 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -63,11 +63,7 @@ def _links(cgroup: Path, kind: AttachType) -> dict[int, int]:
     """Program id → link id, of the links on this cgroup; empty where the kernel cannot list links (before 5.8)."""
     identity = cgroup.stat().st_ino  # a cgroup's id is its directory's inode number
     try:
-        return {
-            link.program: link.id
-            for link in bpf.cgroup_links()
-            if link.cgroup == identity and link.attach == kind
-        }
+        return {link.program: link.id for link in bpf.cgroup_links() if link.cgroup == identity and link.attach == kind}
     except bpf.BpfError:
         return {}
 

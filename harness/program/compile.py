@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from types import TracebackType
 
 from harness.command import text
@@ -45,15 +46,22 @@ class Source:
     name: str = "connect4.c"
 
 
-def redirector(
-    *, hardened: bool = False, by_thread: bool = False, text: str | None = None, name: str = "connect4.c"
-) -> Source:
-    """Our own redirector: plain or hardened, its records joined by cookie or, for kprobes, by thread."""
-    functions = ["connect4"]
-    functions += ["connect6"] if hardened else []
-    functions += ["complete_kprobe" if by_thread else "complete_sockops"]
-    definitions = (["HARDENED"] if hardened else []) + (["JOIN_BY_THREAD"] if by_thread else [])
-    return Source(source.read("connect4.c") if text is None else text, functions, definitions, name)
+class Join(StrEnum):
+    """How a record finds the source port that the kernel chose after connect4 ran."""
+
+    SOCK_OPS = "sock_ops"  # by the socket's cookie; needs no kprobes and cannot confuse two connects
+    KPROBE = "kprobe"  # by the thread, in tcp_connect(), as the agent does it
+    NONE = "none"  # not at all: redirection without records
+
+
+_COMPLETING = {Join.SOCK_OPS: ["complete_sockops"], Join.KPROBE: ["complete_kprobe"], Join.NONE: []}
+
+
+def redirector(*, hardened: bool = False, join: Join = Join.SOCK_OPS, text: str | None = None) -> Source:
+    """Our own redirector, plain or hardened; text in place of bpf/connect4.c serves the self-test."""
+    functions = ["connect4", *(["connect6"] if hardened else []), *_COMPLETING[join]]
+    definitions = (["HARDENED"] if hardened else []) + (["JOIN_BY_THREAD"] if join is Join.KPROBE else [])
+    return Source(source.read("connect4.c") if text is None else text, functions, definitions)
 
 
 class Compilation:
@@ -76,7 +84,9 @@ class Compilation:
     def __enter__(self) -> Compilation:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()

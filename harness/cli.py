@@ -1,0 +1,157 @@
+"""The commands: parse, call, render, exit code; nothing else.
+
+Imports of what a command needs are made by the command, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+import harness
+from harness.errors import HarnessError
+from harness.report import EXIT_CANNOT_RUN, EXIT_USAGE, Report, exit_code
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_DESCRIPTION = "Verifies, at the eBPF level, that a kernel redirects Azure's metadata traffic as MSP needs."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; gives the exit code."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
+    try:
+        status: int = options.command(options)
+        sys.stdout.flush()
+        return status
+    except HarnessError as error:
+        print(f"msp-harness: {error}", file=sys.stderr)
+        if error.detail and options.verbose:
+            print(error.detail, file=sys.stderr)
+        return EXIT_CANNOT_RUN
+    except BrokenPipeError:
+        _silence_stdout()
+        return EXIT_CANNOT_RUN
+    except KeyboardInterrupt:
+        print("msp-harness: interrupted; nothing was left behind", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+class _Terminated(SystemExit):
+    """SIGTERM as an exception, so that everything is undone on the way out."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the undoing
+    print(f"msp-harness: ended by {signal.Signals(number).name}; nothing was left behind", file=sys.stderr)
+    raise _Terminated(128 + number)
+
+
+def _silence_stdout() -> None:
+    """After a broken pipe: whatever is still written goes nowhere, and Python does not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="msp-harness", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"msp-harness {harness.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    verify = commands.add_parser("verify", help="does a connect4 program load, attach and redirect on this kernel?")
+    verify.set_defaults(command=_verify)
+    verify.add_argument("--list", action="store_true", help="list the checks and end")
+    verify.add_argument("--only", action="append", default=[], metavar="CHECK", help="run only this check (repeatable)")
+    verify.add_argument("--quick", action="store_true", help="leave out the census and the other slow checks")
+    verify.add_argument(
+        "--program", choices=("plain", "hardened"), default="plain", help="which of our programs to verify"
+    )
+    verify.add_argument("--explain", action="store_true", help="show the chain of proof for each endpoint")
+    verify.add_argument(
+        "--self-test", action="store_true", help="also break the program in every way and see it caught"
+    )
+    _report_options(verify)
+
+    clean = commands.add_parser("clean", help="remove what killed runs left behind")
+    clean.set_defaults(command=_clean, verbose=False)
+    return parser
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON (- for standard output)")
+    parser.add_argument("--junit", metavar="FILE", help="write the report as JUnit XML")
+    parser.add_argument("--markdown", metavar="FILE", help="write the report as Markdown")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence of every result")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from harness.checks import verify
+    from harness.report import console
+
+    if options.list:
+        for name, title in verify.names():
+            print(f"{name:<24} {title}")
+        return 0
+    unknown = verify.unknown(options.only)
+    if unknown:
+        print(
+            f"msp-harness: no check is named {', '.join(unknown)}; `msp-harness verify --list` lists them",
+            file=sys.stderr,
+        )
+        return EXIT_USAGE
+    only = tuple(options.only) or (("chain",) if options.explain else ())
+    wanted = verify.Options(options.program, only, options.quick, options.self_test)
+    screen = console.console(_stream(options))
+    with console.progress(screen, verify.expected(wanted), verbose=options.verbose) as progress:
+        report = verify.verify(wanted, progress.finished)
+    return _publish(options, report, verify.verdict(report), screen)
+
+
+def _stream(options: argparse.Namespace) -> TextIO:
+    """Where the person reads: stderr when the report itself goes to stdout."""
+    to_stdout = {"-", "/dev/stdout"} & {options.json, options.junit, options.markdown}
+    return sys.stderr if to_stdout else sys.stdout
+
+
+def _publish(options: argparse.Namespace, report: Report, verdict: str, screen: Console) -> int:
+    """Write the files that were asked for, show the report, and give the exit code.
+
+    Files come first: a reader of stdout who goes away must not cost them.
+    """
+    from harness.report import console, json, junit, markdown
+    from harness.report.write import write
+
+    status = exit_code(report)
+    for path, render in (
+        (options.json, json.dump),
+        (options.junit, junit.render),
+        (options.markdown, lambda report: markdown.render(report, verdict)),
+    ):
+        if path:
+            try:
+                write(path, render(report))
+            except HarnessError as error:
+                print(f"msp-harness: {error}", file=sys.stderr)
+                status = EXIT_CANNOT_RUN
+    try:
+        console.show(screen, report, verdict, verbose=options.verbose)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+    return status
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from harness.lab import state
+
+    removed = state.clean()
+    for run in removed:
+        print(f"removed what run {run} left behind")
+    return 0
