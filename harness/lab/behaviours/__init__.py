@@ -1,4 +1,4 @@
-"""How clients behave: one function a behaviour, by subject; the census runs them all."""
+"""How clients behave: one function a behaviour, by subject; the census runs them all, by the name `census.FUNCTION`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.lab import clients
 from harness.lab.behaviours import addresses, packets, process, sockets, uring
 
 BEHAVIOURS: Mapping[str, clients.Behaviour] = {
-    function.__name__: function
+    f"census.{function.__name__}": function
     for function in (
         sockets.nonblocking,
         sockets.retried,

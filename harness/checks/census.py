@@ -1,0 +1,272 @@
+"""Check 9: how real clients fare. Every row of census_rows is run for real, under one program or several at once.
+
+All clients of all programs are started at once and their proofs are gathered when all are done: an accept and a
+packet belong to the client that had their source port.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.checks.census_judge import Judgement, Proof, Verdict, Verdicts, judge
+from harness.checks.census_rows import ROWS, Place, Row, Step
+from harness.errors import HarnessError
+from harness.kernel import cgroups, processes
+from harness.kernel.bpf import AttachType, ProgramType
+from harness.lab import topology
+from harness.lab.behaviours import programs
+from harness.lab.behaviours.common import connections
+from harness.lab.capture import Packet
+from harness.lab.clients import Client, Request, Seen
+from harness.lab.lab import Accepted
+from harness.lab.redirection import Redirection
+from harness.msp.endpoints import IMDS
+from harness.program import maps
+from harness.program.attach import attach_one
+from harness.report import Json, Outcome, Result
+
+GUIDE = None
+_PORTS = itertools.cycle(range(20000, 30000))
+"""Source ports for clients that are given one: below the kernel's own choice, so that nobody else has them."""
+
+
+def census(redirections: Mapping[str, Redirection], rows: Sequence[Row] = ROWS) -> Iterator[Result]:
+    """A Result a row, under each of these attached programs by name; each program is in a lab of its own."""
+    measured = measure(redirections, rows)
+    for row in rows:
+        yield result(row, {name: found[row.name] for name, found in measured.items()})
+
+
+def measure(redirections: Mapping[str, Redirection], rows: Sequence[Row] = ROWS) -> dict[str, dict[str, Verdicts]]:
+    """The verdicts by program and row.
+
+    What is contradictory is run again, once and alone: the proxy's own connection to the endpoint can happen to have
+    a client's port number, and then its SYN looks like that client's.
+    """
+    measured = _run(redirections, rows)
+    for name, found in measured.items():
+        again = [row for row in rows if found[row.name].contradictory]
+        if again:
+            found.update(_run({name: redirections[name]}, again)[name])
+    return measured
+
+
+def _run(redirections: Mapping[str, Redirection], rows: Sequence[Row]) -> dict[str, dict[str, Verdicts]]:
+    with ExitStack() as stack, programs.build({row.program for row in rows if row.program}) as built:
+        runs = {name: stack.enter_context(_running(redirection)) for name, redirection in redirections.items()}
+        for run in runs.values():
+            for row in rows:
+                if not row.program:
+                    run.start(row)
+        for run in runs.values():
+            for row in rows:
+                if row.program:
+                    run.start(row, built(row.program))
+        for run in runs.values():
+            run.lead()
+        return {name: run.verdicts() for name, run in runs.items()}
+
+
+@dataclass
+class _Running:
+    """The clients of one program."""
+
+    redirection: Redirection
+    places: Mapping[Place, Path]
+    stack: ExitStack
+    clients: dict[str, tuple[Row, Client]] = field(default_factory=dict)
+
+    def start(self, row: Row, options: Mapping[str, object] | None = None) -> None:
+        to = {"to": str(self.places[row.to])} if row.to else {}
+        request = Request.to(
+            IMDS,
+            behaviour=row.behaviour,
+            uid=row.uid,
+            cgroup=str(self.places[row.place]),
+            source_port=next(_PORTS) if row.bound else 0,
+            patience=row.patience,
+            options={**row.options, **to, **(options or {})},
+        )
+        self.clients[row.name] = row, self.stack.enter_context(self.redirection.lab.client(request))
+
+    def lead(self) -> None:
+        """Bring the clients that have stages through them."""
+        for row, client in self.clients.values():
+            child = 0
+            for step in row.steps:
+                seen = client.seen()
+                if not seen.step or seen.error:
+                    raise HarnessError(f"run the census's row {row.name}", f"no stage before `{step}`: {seen}")
+                child = seen.notes.get("child", child)
+                self._take(step, client, child)
+                client.release()
+
+    def _take(self, step: Step, client: Client, child: int) -> None:
+        lab, skipped = self.redirection.lab, self.redirection.skip_map
+        if step is Step.JOIN_CONTAINER:
+            lab.vm.call("join_container", container_pid=client.pid)
+        elif step is Step.ATTACH_LATE:
+            self.stack.enter_context(_attached(self.redirection, self.places[Place.LATE]))
+        elif step is Step.SKIP_CHILD:
+            maps.skip(skipped, child)
+            self.stack.callback(maps.unskip, skipped, child)
+        elif step is Step.UNSKIP_CHILD:
+            maps.unskip(skipped, child)
+        elif step is Step.HOLD_PROXY:
+            os.kill(lab.proxy.pid, signal.SIGSTOP)
+            self.stack.callback(os.kill, lab.proxy.pid, signal.SIGCONT)
+        elif step is Step.LET_PROXY_GO:
+            os.kill(lab.proxy.pid, signal.SIGCONT)
+
+    def verdicts(self) -> dict[str, Verdicts]:
+        """Wait for all clients, then judge them by what the lab has seen meanwhile."""
+        seen = {name: (row, connections(client.seen())) for name, (row, client) in self.clients.items()}
+        accepts: dict[int, list[Accepted]] = defaultdict(list)
+        for accept in self.redirection.lab.accepted():
+            accepts[accept.port].append(accept)
+        packets = [packet for packet in self.redirection.lab.captured() if packet.opens]
+        nonce, compare_pids = self.redirection.lab.nonce, processes.in_initial_pid_namespace()
+        return {
+            name: Verdicts([_judged(row, one, nonce, accepts, packets, compare_pids) for one in made])
+            for name, (row, made) in seen.items()
+        }
+
+
+def _judged(
+    row: Row,
+    seen: Seen,
+    nonce: str,
+    accepts: Mapping[int, list[Accepted]],
+    packets: Sequence[Packet],
+    compare_pids: bool,
+) -> Judgement:
+    """One connection with what belongs to it. Of several accepts of a port each connection takes one, in order."""
+    address, port = seen.notes.get("wanted", (IMDS.address, IMDS.port))
+    who = maps.AuditRecord(seen.uid, seen.pid if compare_pids else 0, seen.uid == 0, address, port)
+    mine = accepts[seen.source_port] if seen.source_port in accepts else []
+    taken = [mine.pop(0).record] if mine else []
+    source = topology.CONTAINER_ADDRESS if row.own_network else topology.VM_ADDRESS
+    protocol = "udp" if row.datagram else "tcp"
+    sent = [
+        packet
+        for packet in packets
+        if (packet.protocol, packet.source, packet.destination, packet.port) == (protocol, source, address, port)
+        and (packet.source_port == seen.source_port or (row.own_network and not seen.source_port))
+    ]
+    known = seen.source_port or row.own_network
+    return judge(Proof(seen, who, nonce, taken, len(sent) if known else None, row.datagram))
+
+
+@contextmanager
+def _running(redirection: Redirection) -> Iterator[_Running]:
+    """The cgroups that the rows need besides the lab's own; what was seen before is drained."""
+    lab = redirection.lab
+    below, late = lab.client_cgroup / "below", lab.cgroup / "late"
+    places = {
+        Place.COVERED: lab.client_cgroup,
+        Place.BELOW: below,
+        Place.OUTSIDE: lab.outside_cgroup,
+        Place.LATE: late,
+    }
+    lab.accepted()
+    lab.captured()
+    with ExitStack() as groups:
+        for group in (below, late):
+            groups.callback(_remove, cgroups.make(group))
+        with ExitStack() as stack:
+            yield _Running(redirection, places, stack)
+
+
+def _remove(group: Path) -> None:
+    """Remove a cgroup whose clients have ended; one that cannot be removed is the run's to remove, at its end."""
+    try:
+        group.rmdir()
+    except OSError:
+        pass
+
+
+@contextmanager
+def _attached(redirection: Redirection, cgroup: Path) -> Iterator[None]:
+    """The same programs at one more cgroup. A kprobe is everywhere already, and twice would be once too often."""
+    loaded = redirection.loaded
+    with ExitStack() as stack:
+        for spec in sorted(loaded.image.programs, key=lambda spec: spec.type == ProgramType.CGROUP_SOCK_ADDR):
+            if spec.attach is not None:
+                stack.enter_context(attach_one(loaded.programs[spec.name], cgroup, AttachType(spec.attach)))
+        yield
+
+
+def result(row: Row, verdicts: Mapping[str, Verdicts]) -> Result:
+    """A row's Result over all programs: the worst outcome, the verdicts of each side by side."""
+    outcomes = {name: outcome(row, found) for name, found in verdicts.items()}
+    worst = max(outcomes.values(), key=_SEVERITY.index)
+    texts = {name: _text(found) for name, found in verdicts.items()}
+    same = len(set(texts.values())) == 1
+    summary = next(iter(texts.values())) if same else "; ".join(f"{name}: {text}" for name, text in texts.items())
+    explain = worst in (Outcome.WARN, Outcome.FAIL)
+    if explain and row.why:
+        summary += f": {row.why}"
+    closers = [name for name, found in verdicts.items() if found.verdict in _WELL]
+    remedy = row.closes or None
+    if explain and remedy and closers:
+        remedy += f" (closed by {', '.join(closers)})"
+    return Result(
+        f"census.{row.name}",
+        row.title,
+        worst,
+        summary,
+        evidence={name: _told(found, "evidence") for name, found in verdicts.items()},
+        observed={name: _told(found, "observed") for name, found in verdicts.items()},
+        remedy=remedy if explain else None,
+    )
+
+
+_SEVERITY = (Outcome.SKIP, Outcome.PASS, Outcome.WARN, Outcome.ERROR, Outcome.FAIL)
+_WELL = (Verdict.REDIRECTED, Verdict.DIRECT)
+
+
+def outcome(row: Row, found: Verdicts) -> Outcome:
+    """PASS: as it should be. WARN: past the program, or broken by it. FAIL: so, where every kernel has to do better."""
+    verdict = found.verdict
+    if verdict is Verdict.UNCLEAR or found.lost_controls:
+        return Outcome.ERROR
+    if verdict is Verdict.NOT_APPLICABLE:
+        return Outcome.SKIP
+    if row.must is not None:
+        return Outcome.PASS if verdict is row.must else Outcome.FAIL
+    return Outcome.PASS if verdict in _WELL else Outcome.WARN
+
+
+def _text(found: Verdicts) -> str:
+    """The verdict in a few words; with the reason where one is needed."""
+    verdict = found.verdict
+    text = str(verdict)
+    if verdict in (Verdict.NOT_APPLICABLE, Verdict.UNCLEAR):
+        text += f" ({found.reason})"
+    elif verdict is Verdict.BREAKS:
+        text += f" ({next(one.proof.seen.error for one in found.own if one.verdict is verdict)})"
+    return "; ".join([text, *found.lost_controls])
+
+
+def _told(found: Verdicts, what: str) -> Json:
+    """Evidence or observations: of the one connection, or of each with the verdict of all."""
+    each: list[Json] = [getattr(one, what)() for one in found.judgements]
+    if len(each) == 1:
+        return each[0]
+    return {"verdict": str(found.verdict), "connections": each} if what == "evidence" else {"connections": each}
+
+
+def rows(results: Sequence[Result]) -> list[tuple[str, str, Mapping[str, str]]]:
+    """The census as a table: id, title, and the verdict by program."""
+    table = []
+    for one in results:
+        verdicts = {name: told["verdict"] for name, told in one.evidence.items() if isinstance(told, Mapping)}
+        table.append((one.id, one.title, {name: str(verdict) for name, verdict in verdicts.items()}))
+    return table
