@@ -188,10 +188,13 @@ def test_a_package_that_is_nowhere_is_named(shared: Checkout) -> None:
     assert shared.run()[0] == 0
 
 
-def test_make_stops_when_set_up_fails(shared: Checkout) -> None:
-    status, output = shared.run("make", "verify", MSP_SYSTEM_PYTHON="/nonexistent/python3")
+@pytest.mark.parametrize("script", [None, "exit 1"], ids=["there is none", "without a standard library"])
+def test_make_stops_when_set_up_fails(scene: Checkout, script: str | None) -> None:
+    if script is not None:
+        scene.command("python9", script)
+    status, output = scene.run("make", "verify", MSP_SYSTEM_PYTHON=str(scene.commands / "python9"))
     assert status != 0
-    assert "cannot find /nonexistent/python3" in output
+    assert f"cannot use {scene.commands}/python9: there is none that works; install" in output
     assert "msp-harness verify" not in output
 
 
