@@ -68,7 +68,7 @@ class Source:
 
 
 def headers_tree(*, cache: Path | None = None, root: Path = Path("/"), release: str | None = None) -> Headers:
-    """The best tree there is, made ready for BCC. Takes milliseconds, or a second or more the first time after boot for kheaders.
+    """The best tree there is, made ready for BCC: in milliseconds, or after each boot in seconds where it is kheaders.
 
     The order: the running kernel's build directory, /sys/kernel/kheaders.tar.xz, the newest tree under /usr/src. root
     and release stand in for `/` and `uname -r` in tests; cache for MSP_HARNESS_CACHE.
