@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import select
 import signal
 import subprocess
 import sys
@@ -213,6 +214,24 @@ def test_a_builder_killed_half_way_releases_the_lock_and_leaves_no_half_tree(tmp
         builder.send_signal(signal.SIGKILL)
     assert [tree.name for tree in (tmp_path / "cache/headers").iterdir()] == [headers.UNFINISHED]
     assert headers.is_complete(find(tmp_path).path)
+
+
+def test_a_second_builder_waits_for_the_first(tmp_path: Path) -> None:
+    split(tmp_path, "6.1.0-56")
+    command = [sys.executable, "-c", SLOW_BUILDER.replace("time.sleep(60)", "sys.stdin.readline()"), tmp_path]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as second,
+    ):
+        runs = {run.stdout: run for run in (first, second) if run.stdout is not None}
+        ready, _, _ = select.select(list(runs), [], [])
+        builder = runs[ready[0]]
+        waiter = second if builder is first else first
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiter.wait(timeout=1)
+        assert len(select.select(list(runs), [], [], 0)[0]) == 1
+        builder.kill()
+        assert waiter.communicate(b"\n")[0] == b"half\n"
 
 
 def test_eight_at_once_agree_on_one_tree(tmp_path: Path) -> None:
