@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import harness
 from harness.errors import HarnessError
-from harness.report import EXIT_CANNOT_RUN, EXIT_USAGE, Report, exit_code
+from harness.report import EXIT_CANNOT_RUN, EXIT_OK, EXIT_USAGE, Report, exit_code
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,25 +93,34 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     from harness.checks import verify
-    from harness.report import console
+    from harness.checks.options import Options
 
-    if options.list:
-        for name, title in verify.names():
-            print(f"{name:<24} {title}")
-        return 0
-    unknown = verify.unknown(options.only)
-    if unknown:
-        print(
-            f"msp-harness: no check is named {', '.join(unknown)}; `msp-harness verify --list` lists them",
-            file=sys.stderr,
-        )
-        return EXIT_USAGE
     only = tuple(options.only) or (("chain",) if options.explain else ())
-    wanted = verify.Options(options.program, only, options.quick, options.self_test)
-    screen = console.console(_stream(options))
-    with console.progress(screen, verify.expected(wanted), verbose=options.verbose) as progress:
-        report = verify.verify(wanted, progress.finished)
+    if options.list or options.only:
+        from harness.checks import plan
+
+        if options.list:
+            for name, title in plan.names():
+                print(f"{name:<16}{title}")
+            return EXIT_OK
+        unknown = plan.unknown(only)
+        if unknown:
+            return _usage(f"no check is named {', '.join(unknown)}; `msp-harness verify --list` lists them")
+    with verify.start(Options(options.program, only, options.quick, options.self_test)) as started:
+        from harness.checks import plan
+        from harness.report import console
+
+        screen = console.console(_stream(options))
+        with console.progress(screen, plan.expected(started.options), verbose=options.verbose) as progress:
+            report = verify.verify(started, progress.finished)
+    if only and not report.results:
+        return _usage(f"nothing that was run is named {', '.join(only)}")
     return _publish(options, report, verify.verdict(report), screen)
+
+
+def _usage(problem: str) -> int:
+    print(f"msp-harness: {problem}", file=sys.stderr)
+    return EXIT_USAGE
 
 
 def _stream(options: argparse.Namespace) -> TextIO:
@@ -154,4 +163,4 @@ def _clean(options: argparse.Namespace) -> int:
     removed = state.clean()
     for run in removed:
         print(f"removed what run {run} left behind")
-    return 0
+    return EXIT_OK

@@ -6,7 +6,8 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.checks.base import Environment, Findings
+from harness.checks.base import Environment
+from harness.checks.results import Findings
 from harness.errors import errno_name
 from harness.kernel import bpf, cgroups
 from harness.kernel.bpf import AttachType

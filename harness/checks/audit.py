@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.checks.base import Environment, Findings
+from harness.checks.base import Environment
 from harness.checks.redirect import REFUSED_STATUS, differences, expect_redirected, look, sides
+from harness.checks.results import Findings
 from harness.lab.clients import NOBODY, Request, Seen
 from harness.lab.redirection import Redirection, fill, redirect
 from harness.msp.endpoints import IMDS, PROXY, WIRESERVER, Endpoint
@@ -142,6 +143,7 @@ def _pid_reused(redirection: Redirection) -> Result:
     """nobody gets the pid that root had: the records keep them apart."""
     found = Findings()
     first = redirection.lab.ask(Request.to(WIRESERVER))
+    redirection.lab.kill(first.pid)  # it has ended; this waits until its pid is free
     request = Request.to(WIRESERVER, uid=NOBODY, options={"pid": first.pid})
     redirection.lab.accepted()
     redirection.lab.captured()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
+from harness.checks.options import matches
+from harness.checks.results import error_result, timed
 from harness.errors import HarnessError
 from harness.lab.lab import Lab
 from harness.lab.redirection import Redirection, redirect
 from harness.lab.state import Run
 from harness.program.attach import Way
 from harness.program.load import Loaded
-from harness.report import Json, Outcome, Result
+from harness.report import Result
 
 
 @dataclass(frozen=True)
@@ -47,35 +47,6 @@ class Check:
     results: int = 1  # how many Results it gives, for the progress line
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What speaks against a PASS; collected while a check looks on."""
-
-    problems: list[str] = field(default_factory=list)
-
-    def expect(self, holds: bool, problem: str) -> bool:
-        if not holds:
-            self.problems.append(problem)
-        return holds
-
-    def result(
-        self,
-        name: str,
-        title: str,
-        good: str,
-        *,
-        remedy: str | None = None,
-        evidence: Mapping[str, Json] | None = None,
-        observed: Mapping[str, Json] | None = None,
-        **more: Any,
-    ) -> Result:
-        """PASS with the sentence `good` when nothing speaks against it, else FAIL with all that does."""
-        outcome = Outcome.FAIL if self.problems else Outcome.PASS
-        summary = "; ".join(self.problems) or good
-        needed = remedy if self.problems else None
-        return Result(name, title, outcome, summary, evidence or {}, observed or {}, needed, **more)
-
-
 def perform(check: Check, environment: Environment) -> Iterator[Result]:
     """A check's Results as they come, with their seconds; an error on the way is a Result too."""
     yield from timed(check.name, check.title, lambda: check.function(environment), check.guide)
@@ -87,35 +58,6 @@ def perform_plainly(function: Function, environment: Environment) -> Iterator[Re
         yield from function(environment)
     except HarnessError as error:
         yield error_result("error", "", error)
-
-
-def timed(
-    name: str, title: str, function: Callable[[], Iterator[Result]], guide: str | None = None
-) -> Iterator[Result]:
-    """Run a generator of Results: fill in seconds and the guide's heading, and turn HarnessError into ERROR."""
-    results = function()
-    while True:
-        started = time.monotonic()
-        try:
-            result = next(results)
-        except StopIteration:
-            return
-        except HarnessError as error:
-            result = error_result(name, title, error)
-            yield replace(result, guide=guide, seconds=time.monotonic() - started)
-            return
-        yield replace(result, guide=result.guide or guide, seconds=time.monotonic() - started)
-
-
-def error_result(name: str, title: str, error: HarnessError) -> Result:
-    """ERROR: the harness could not find out, and why."""
-    evidence = {"detail": error.detail} if error.detail else {}
-    return Result(name, title, Outcome.ERROR, f"could not find out: {error}", {}, evidence, error.remedy)
-
-
-def matches(word: str, name: str) -> bool:
-    """Whether a word of --only asks for this id: the id itself, or what it begins with up to a dot."""
-    return name == word or name.startswith(word + ".")
 
 
 def selected(checks: Sequence[Check], only: Sequence[str], quick: bool) -> list[Check]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.checks.base import Environment, Findings
+from harness.checks.base import Environment
 from harness.checks.redirect import LISTENER
+from harness.checks.results import Findings
 from harness.kernel import bpf
 from harness.kernel.bpf import AttachType
 from harness.lab.clients import Request

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.checks.base import Environment, Findings
+from harness.checks.base import Environment
+from harness.checks.results import Findings
 from harness.kernel import bpf
 from harness.program import maps
 from harness.program.image import ProgramSpec

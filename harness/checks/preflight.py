@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.checks.base import timed
+from harness.checks.results import timed
 from harness.errors import HarnessError
 from harness.kernel import cgroups, facts, features, packages, processes
 from harness.kernel.features import FEATURES, Answer, Probed
@@ -168,7 +168,8 @@ def cgroup2() -> Result:
         return _fail("cgroup2", title, f"{point} cannot be written", remedy, evidence=evidence)
     if layout.name == "hybrid":
         code = codes.CGROUP2_ELSEWHERE
-        summary = f"at {point}; /sys/fs/cgroup is {layout.configured_root_type}: an agent without findmnt attaches there, EBADF"
+        at_root = layout.configured_root_type
+        summary = f"at {point}; /sys/fs/cgroup is {at_root}: an agent without findmnt attaches there, EBADF"
         return Result("preflight.cgroup2", title, Outcome.WARN, summary, evidence, remedy=code.remedy, code=code.id)
     if len(layout.cgroup2) > 1:
         code = codes.WRONG_CGROUP2_MOUNT

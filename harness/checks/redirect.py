@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.checks.base import Environment, Findings
+from harness.checks.base import Environment
+from harness.checks.results import Findings
 from harness.lab import topology
 from harness.lab.capture import Packet
 from harness.lab.clients import NOBODY, Request, Seen

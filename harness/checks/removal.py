@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Iterator
 
-from harness.checks.base import Environment, Findings
+from harness.checks.base import Environment
 from harness.checks.redirect import REFUSED_STATUS, Sides, expect_direct, expect_redirected, look
+from harness.checks.results import Findings
 from harness.errors import HarnessError
 from harness.kernel import bpf, cgroups
 from harness.kernel.bpf import AttachType

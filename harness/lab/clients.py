@@ -43,7 +43,7 @@ PATHS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What a client is to do. cgroup is a path; source_port 0 lets the kernel choose."""
+    """What a client is to do. cgroup is a path, empty for the covered one; source_port 0 lets the kernel choose."""
 
     address: str
     port: int
@@ -254,6 +254,14 @@ def error_name(error: BaseException) -> str:
     return type(error).__name__
 
 
+def warm_up() -> None:
+    """Read one answer, so that what Python imports on the way is there before clients are forked."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        answer(ours)
+
+
 # --- in the VM's worker -----------------------------------------------------------------------------------------
 
 
@@ -273,11 +281,27 @@ def spawn(behaviours: Mapping[str, Behaviour], request: dict[str, Any]) -> Reply
         _be_client(parent, wanted, behaviours, entry, gate)
     os.close(entry)
     os.close(gate)
+    sweep()
+    CHILDREN.add(pid)
     return Reply(pid, [output, release])
 
 
+CHILDREN: set[int] = set()
+"""Children of the VM's worker that were not waited for: as long as they are here, no other process has their pid."""
+
+
+def sweep() -> None:
+    """Wait for the children that have ended by themselves."""
+    for pid in list(CHILDREN):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            CHILDREN.discard(pid)
+
+
 def reap(pid: int) -> None:
-    end(pid)
+    """End a child and wait for it; one that has been waited for is left alone."""
+    if pid in CHILDREN:
+        end(pid)
+        CHILDREN.discard(pid)
 
 
 def _be_client(parent: int, request: Request, behaviours: Mapping[str, Behaviour], entry: int, gate: int) -> None:
@@ -333,6 +357,7 @@ class Client:
         self._vm = vm
         self._patience = request.patience + _GRACE
         self._read = bytearray()
+        self._done = False  # told all that it has to tell, and so ends by itself
         self.pid, descriptors = vm.call_with_descriptors("spawn", request=asdict(request))
         self._output, self._gate = descriptors
 
@@ -349,15 +374,18 @@ class Client:
             self._read += piece
         line, _, rest = self._read.partition(b"\n")
         self._read = rest
+        self._done = True
         return Seen(**json.loads(line))
 
     def release(self) -> None:
+        self._done = False
         os.write(self._gate, b"\n")
 
     def close(self) -> None:
         os.close(self._output)
         os.close(self._gate)
-        self._vm.call("reap", pid=self.pid)
+        if not self._done:
+            self._vm.call("reap", pid=self.pid)
 
     def __enter__(self) -> Client:
         return self

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.errors import HarnessError
 from harness.kernel import bpf, processes
 from harness.kernel.bpf import AttachType
+from harness.lab.clients import CHILDREN
 from harness.program.attach import Way, attach_one
 
 
@@ -26,6 +27,7 @@ def spawn(cgroup: str, kind: int, way: str, descriptors: list[int]) -> int:
     if problem != "attached":
         os.waitpid(pid, 0)
         raise HarnessError(f"attach by {way} in a process of its own", problem or "it ended without a word")
+    CHILDREN.add(pid)
     return pid
 
 

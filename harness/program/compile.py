@@ -69,6 +69,7 @@ class Compilation:
 
     def __init__(self, code: Source):
         self._source = code
+        self.digest: str | None = None  # of the image, once it is there
         self._process = subprocess.Popen(
             [sys.executable, "-m", "harness.program.compile"],
             stdin=subprocess.PIPE,
@@ -99,7 +100,9 @@ class Compilation:
         except subprocess.TimeoutExpired as error:
             raise HarnessError(attempted, f"not done after {TIMEOUT} s") from error
         if self._process.returncode == 0:
-            return Image.parse(output.decode())
+            image = Image.parse(output.decode())
+            self.digest = image.digest
+            return image
         try:
             refusal = json.loads(output)
         except ValueError:  # it did not get as far as to say why
