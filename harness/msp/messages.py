@@ -8,6 +8,7 @@ then falls before it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,8 +101,10 @@ def cut(text: str) -> str:
 
 def is_cut(text: str) -> bool:
     """Whether the agent cut this message: as long as a cut one, with the mark."""
+    if not text.endswith(CUT_MARK) or len(text) > CUT_AT + len(CUT_MARK):
+        return False
     length = len(text.encode("utf-8", "surrogatepass")) - len(CUT_MARK)
-    return text.endswith(CUT_MARK) and CUT_AT - 3 <= length <= CUT_AT
+    return CUT_AT - 3 <= length <= CUT_AT
 
 
 @cache
@@ -118,6 +121,7 @@ def _patterns() -> Sequence[tuple[Form, re.Pattern[str]]]:
 
 
 # Where a message may begin inside a log line: the first words of all forms.
+_MOST_BEGINNINGS = 8  # a message that is quoted in a message is the deepest that was seen
 _BEGINNINGS = re.compile(
     r"Failed to |Key error: |Loading (?:BPF|eBPF) |Found key |Successfully attest |Customer has not "
 )
@@ -128,7 +132,7 @@ def parse(text: str) -> Message | None:
 
     What stands before it (timestamps, module names) is ignored; it goes to the end of the text.
     """
-    for begin in _BEGINNINGS.finditer(text[:8192]):
+    for begin in itertools.islice(_BEGINNINGS.finditer(text[:8192]), _MOST_BEGINNINGS):
         rest = text[begin.start() :]
         prefixed = rest.startswith(REDIRECTOR_PREFIX)
         if prefixed:

@@ -37,6 +37,10 @@ class Cause:
     meaning: str  # which answer speaks for it
     test: Test
 
+    @property
+    def text(self) -> str:
+        return f"{self.code.id} {self.code.title} ({self.errno}): {self.meaning}"
+
 
 @dataclass(frozen=True)
 class Weighed:

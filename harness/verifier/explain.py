@@ -54,7 +54,7 @@ def explain_text(
 ) -> list[Explanation]:
     """What a text means; never empty, never raises.
 
-    steps: the calls of the program's object (harness.verifier.object.read_calls). answers: what was observed on the
+    steps: the calls of the program's object (harness.verifier.elf.read_calls). answers: what was observed on the
     machine, by the ids of attach.QUESTIONS. release: its `uname -r`, where known.
     """
     observed = dict(answers or {})
@@ -136,7 +136,13 @@ def _messages(text: str) -> Iterator[Message]:
 
 def _log(log: Log, subject: str, named: str | None, from_agent: bool, context: Context) -> Explanation:
     return explain_log(
-        log, subject=subject, named=named, from_agent=from_agent, steps=context.steps, object_name=context.object_name
+        log,
+        subject=subject,
+        named=named,
+        from_agent=from_agent,
+        steps=context.steps,
+        object_name=context.object_name,
+        release=context.release,
     )
 
 
@@ -265,8 +271,7 @@ def _attach(message: Message, subject: str, context: Context) -> Explanation:
         found=errno or "the message does not give the errno",
         certain=tuple(certain),
         asks=tuple(
-            Ask(row.cause.question.command, row.cause.question.asks,
-                f"{row.cause.code.id} {row.cause.code.title} ({row.cause.errno}): {row.cause.meaning}", row.answer, row.verdict)
+            Ask(row.cause.question.command, row.cause.question.asks, row.cause.text, row.answer, row.verdict)
             for row in rows
         ),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from harness.msp import verifier_codes as codes
 from harness.msp.codes import Code
 from harness.report.model import Outcome
-from harness.verifier import complaints, helpers, sequence
+from harness.verifier import attach, complaints, helpers, sequence
 from harness.verifier.explanation import Ask, Explanation
 from harness.verifier.helpers import version_text
 from harness.verifier.log import OPCODE_CALL, Instruction, Log
@@ -34,18 +34,20 @@ def explain_log(
     from_agent: bool = False,
     steps: Sequence[Step] | None = None,
     object_name: str = "the object",
+    release: str | None = None,
 ) -> Explanation:
     """Explain one log.
 
     named: the program's name by the message around the log; from_agent: that message is of the agent's form.
     steps: the calls of the program's object, where it is at hand, and object_name how to call it.
+    release: `uname -r` of the machine that the log is from, where known.
     """
     if log.complaint:
         explained = _refusal(log, subject)
         if explained:
             return explained
     if log.truncated:
-        return _cut(log, subject, named, from_agent, steps, object_name)
+        return _cut(log, subject, named, from_agent, steps, object_name, release)
     if log.complaint:
         return _unknown(log, subject)
     return _accepted(log, subject)
@@ -114,8 +116,8 @@ def _about_helper(log: Log, found: complaints.Found) -> tuple[str, ...]:
         certain.append(f"Mainline has {name} since {version_text(first)}.")
     if allowed:
         certain.append(
-            f"Mainline lets cgroup/connect4 programs call it since {version_text(allowed)}: a connect4 program is refused "
-            "by kernels before it, and by those built without what the helper needs."
+            f"Mainline lets cgroup/connect4 programs call it since {version_text(allowed)}: a connect4 program is "
+            "refused by kernels before it, and by those built without what the helper needs."
         )
     return tuple(certain)
 
@@ -148,7 +150,13 @@ def _accepted(log: Log, subject: str) -> Explanation:
 
 
 def _cut(
-    log: Log, subject: str, named: str | None, from_agent: bool, steps: Sequence[Step] | None, object_name: str
+    log: Log,
+    subject: str,
+    named: str | None,
+    from_agent: bool,
+    steps: Sequence[Step] | None,
+    object_name: str,
+    release: str | None,
 ) -> Explanation:
     alignment: Alignment | None = None
     mismatch = False
@@ -169,7 +177,7 @@ def _cut(
         kernel=_form(log),
         certain=_certain(log, named, alignment),
         possible=_possible(alignment, found),
-        asks=_asks(found),
+        asks=_asks(found, release),
         remedy=_cut_remedy(found),
     )
 
@@ -192,8 +200,8 @@ def _cut_summary(
         return "The log is cut off before the refusal: what it is cannot be told from this text."
     if not found:
         return (
-            f"The log is cut off before the refusal; nothing that {alignment.program} calls after the cut is known to be "
-            "refused by a kernel that prints this form."
+            f"The log is cut off before the refusal; nothing that {alignment.program} calls after the cut is known to "
+            "be refused by a kernel that prints this form."
         )
     names = ", then ".join(f"{suspect.name} (kernels {suspect.kernels})" for suspect in found)
     return (
@@ -257,13 +265,17 @@ def _possible(alignment: Alignment | None, found: Sequence[Suspect]) -> tuple[st
     return tuple(rows)
 
 
-def _asks(found: Sequence[Suspect]) -> tuple[Ask, ...]:
+def _asks(found: Sequence[Suspect], release: str | None) -> tuple[Ask, ...]:
+    """One question a suspect, answered when uname -r is known."""
+    running = attach.version(release or "")
     return tuple(
         Ask(
             "uname -r",
             f"is the kernel older than {version_text(suspect.allowed)}?",
             f"if so, {codes.HELPER_NOT_ALLOWED.id} for {suspect.name} (distributions take such things back to older "
             "numbers: a probe of the helper decides)",
+            release,
+            running < suspect.allowed if running else None,
         )
         for suspect in found[:3]
     )
@@ -277,8 +289,8 @@ def _cut_remedy(found: Sequence[Suspect]) -> str | None:
     documented = ""
     if suspect.allowed < DOCUMENTED_FLOOR:
         documented = (
-            f" The guide asks for {version_text(DOCUMENTED_FLOOR)}, which has it as well; what decides here is {floor}: "
-            "a kernel between the two is not refused for this."
+            f" The guide asks for {version_text(DOCUMENTED_FLOOR)}, which has it as well; what decides here is {floor}:"
+            " a kernel between the two is not refused for this."
         )
     return (
         f"If `uname -r` is below {floor}, upgrade to an image whose kernel is {floor} or later.{documented} To be "
