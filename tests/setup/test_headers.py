@@ -218,7 +218,7 @@ def test_a_builder_killed_half_way_releases_the_lock_and_leaves_no_half_tree(tmp
 
 def test_a_second_builder_waits_for_the_first(tmp_path: Path) -> None:
     split(tmp_path, "6.1.0-56")
-    command = [sys.executable, "-c", SLOW_BUILDER.replace("time.sleep(60)", "sys.stdin.readline()"), tmp_path]
+    command = [sys.executable, "-c", SLOW_BUILDER.replace("time.sleep(60)", "sys.stdin.readline()"), str(tmp_path)]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as second,
