@@ -127,7 +127,7 @@ def _contradiction(proof: Proof) -> str:
         (seen.nonce != "" and not through, "the answer has a nonce that is not this lab's"),
         (through and not accepted, "the answer has the proxy's nonce, but the proxy saw nothing of that source port"),
         (through and sent, "the answer has the proxy's nonce, but a SYN of that source port went to the endpoint"),
-        (through and seen.peer != LISTENER, f"the answer has the proxy's nonce, but the peer is {seen.peer}"),
+        (through and seen.peer not in ("", LISTENER), f"the answer has the proxy's nonce, but the peer is {seen.peer}"),
         (accepted and seen.answered and not through, "the proxy accepted that source port, but did not answer"),
         (accepted and sent, "the proxy accepted that source port, and a SYN of it went to the endpoint as well"),
         (

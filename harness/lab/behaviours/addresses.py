@@ -17,7 +17,7 @@ from harness.lab.clients import NONCE_HEADER, Request, Seen, Stage, Unavailable,
 # curl's exit codes (man curl): what it says before it connects, and of a connect
 _CURL_NO_SUCH_HOST = (3, 6)
 _CURL_ERRORS = {7: "ECONNREFUSED", 28: "timeout", 52: "RemoteDisconnected", 56: "ECONNRESET"}
-_CURL_REPORT = "%{local_port} %{remote_ip}:%{remote_port}"
+_CURL_REPORT = "%{local_port} %{remote_ip}"  # its remote_port is the one of the URL, not the peer's
 
 
 def forms(address: str) -> dict[str, str]:
@@ -67,15 +67,15 @@ def program(request: Request, stage: Stage) -> Seen:
 
 
 def _told(name: str, form: str, line: str, pid: int) -> Seen:
-    """A line of such a program: `refused WHY`, `failed WHY`, or `connected PORT PEER HEX`."""
+    """A line of such a program: `refused WHY`, `failed WHY`, or `connected PORT HEX`."""
     word, _, rest = line.partition(" ")
     if word == "refused":
         seen = Seen(unavailable=f"its resolver does not take this form: {rest}")
     elif word == "failed":
         seen = Seen(error=_errno_of(rest), step="connect")
     else:
-        port, peer, answer = rest.split(" ")
-        seen = _answered(bytes.fromhex(answer), peer=peer, source_port=int(port))
+        port, _, answer = rest.partition(" ")
+        seen = _answered(bytes.fromhex(answer), source_port=int(port))
     return noted(owned(seen, pid), form=name, written=form)
 
 
@@ -167,13 +167,13 @@ def _curl(request: Request, form: str) -> Seen:
     command = ["curl", *report, *headers, "--write-out", "\n" + _CURL_REPORT, _url(request, form)]
     child, output, _ = _run(command, request.patience)
     raw, _, told = output.rpartition(b"\n")
-    port, _, peer = told.decode().partition(" ")
+    port, _, remote = told.decode().partition(" ")
     if child.returncode in _CURL_NO_SUCH_HOST:
         return owned(Seen(unavailable=f"curl does not take this form (exit code {child.returncode})"), child.pid)
     if child.returncode:
         error = _CURL_ERRORS.get(child.returncode, f"curl's exit code {child.returncode}")
         return owned(Seen(error=error, step="connect", source_port=max(int(port or 0), 0)), child.pid)
-    return owned(_answered(raw, peer=peer.removeprefix("::ffff:"), source_port=int(port)), child.pid)
+    return noted(owned(_answered(raw, source_port=int(port)), child.pid), remote=remote)
 
 
 def _run(command: Sequence[str], patience: float) -> tuple[subprocess.Popen[bytes], bytes, bytes]:

@@ -98,6 +98,7 @@ def fastopen(request: Request, stage: Stage) -> Seen:
     """sendto() with MSG_FASTOPEN, or sendmsg() where the options say so: no connect() call at all."""
     http_get = clients.question(request)
     with tcp_socket(request) as client:
+        _block_in_kernel(client, request.patience)
         try:
             if request.options.get("call") == "sendmsg":
                 client.sendmsg([http_get], [], socket.MSG_FASTOPEN, place(request))
@@ -108,6 +109,13 @@ def fastopen(request: Request, stage: Stage) -> Seen:
                 raise Unavailable(f"MSG_FASTOPEN: {errno_name(error.errno)}: net.ipv4.tcp_fastopen is off") from error
             return stopped(client, error)
         return clients.await_answer(client, request)
+
+
+def _block_in_kernel(client: socket.socket, seconds: float) -> None:
+    """A timeout kept by the kernel: Python's own makes the socket non-blocking, and then the call is another one."""
+    client.settimeout(None)
+    limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def fastopen_connect(request: Request, stage: Stage) -> Seen:

@@ -55,7 +55,7 @@ def uring(request: Request, stage: Stage) -> Seen:
 
 
 def _setup(flags: int) -> tuple[int, tuple[int, ...]]:
-    parameters = ctypes.create_string_buffer(_PARAMS.pack(*(0, 0, flags), *([0] * 22)))
+    parameters = ctypes.create_string_buffer(_PARAMS.pack(0, 0, flags, *([0] * 22)), _PARAMS.size)
     ring = _libc.syscall(_SYS_SETUP, _ENTRIES, parameters)
     if ring < 0:
         number = ctypes.get_errno()
