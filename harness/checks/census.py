@@ -11,7 +11,7 @@ import os
 import signal
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,9 +32,10 @@ from harness.program import maps
 from harness.program.attach import attach_one
 from harness.report import Json, Outcome, Result
 
-GUIDE = None
 _PORTS = itertools.cycle(range(20000, 30000))
 """Source ports for clients that are given one: below the kernel's own choice, so that nobody else has them."""
+
+_NUMBERS = itertools.count(1)
 
 
 def census(redirections: Mapping[str, Redirection], rows: Sequence[Row] = ROWS) -> Iterator[Result]:
@@ -82,6 +83,7 @@ class _Running:
     places: Mapping[Place, Path]
     stack: ExitStack
     clients: dict[str, tuple[Row, Client]] = field(default_factory=dict)
+    ended: dict[str, Seen] = field(default_factory=dict)  # what clients saw that did not get through their stages
 
     def start(self, row: Row, options: Mapping[str, object] | None = None) -> None:
         to = {"to": str(self.places[row.to])} if row.to else {}
@@ -101,9 +103,10 @@ class _Running:
         for row, client in self.clients.values():
             child = 0
             for step in row.steps:
-                seen = client.seen()
-                if not seen.step or seen.error:
-                    raise HarnessError(f"run the census's row {row.name}", f"no stage before `{step}`: {seen}")
+                seen = _seen(client)
+                if seen.error or not seen.step:  # not a stage: it ended before
+                    self.ended[row.name] = seen
+                    break
                 child = seen.notes.get("child", child)
                 self._take(step, client, child)
                 client.release()
@@ -112,6 +115,7 @@ class _Running:
         lab, skipped = self.redirection.lab, self.redirection.skip_map
         if step is Step.JOIN_CONTAINER:
             lab.vm.call("join_container", container_pid=client.pid)
+            self.stack.callback(lab.vm.call, "leave_container", container_pid=client.pid)
         elif step is Step.ATTACH_LATE:
             self.stack.enter_context(_attached(self.redirection, self.places[Place.LATE]))
         elif step is Step.SKIP_CHILD:
@@ -127,7 +131,10 @@ class _Running:
 
     def verdicts(self) -> dict[str, Verdicts]:
         """Wait for all clients, then judge them by what the lab has seen meanwhile."""
-        seen = {name: (row, connections(client.seen())) for name, (row, client) in self.clients.items()}
+        seen = {
+            name: (row, connections(self.ended.get(name) or _seen(client)))
+            for name, (row, client) in self.clients.items()
+        }
         accepts: dict[int, list[Accepted]] = defaultdict(list)
         for accept in self.redirection.lab.accepted():
             accepts[accept.port].append(accept)
@@ -137,6 +144,14 @@ class _Running:
             name: Verdicts([_judged(row, one, nonce, accepts, packets, compare_pids) for one in made])
             for name, (row, made) in seen.items()
         }
+
+
+def _seen(client: Client) -> Seen:
+    """What a client saw; one that died without a word is that row's trouble and not the census's."""
+    try:
+        return client.seen()
+    except HarnessError as error:
+        return Seen(error=str(error), step="client", pid=client.pid)
 
 
 def _judged(
@@ -150,7 +165,7 @@ def _judged(
     """One connection with what belongs to it. Of several accepts of a port each connection takes one, in order."""
     address, port = seen.notes.get("wanted", (IMDS.address, IMDS.port))
     who = maps.AuditRecord(seen.uid, seen.pid if compare_pids else 0, seen.uid == 0, address, port)
-    mine = accepts[seen.source_port] if seen.source_port in accepts else []
+    mine = accepts.get(seen.source_port, [])
     taken = [mine.pop(0).record] if mine else []
     source = topology.CONTAINER_ADDRESS if row.own_network else topology.VM_ADDRESS
     protocol = "udp" if row.datagram else "tcp"
@@ -168,7 +183,8 @@ def _judged(
 def _running(redirection: Redirection) -> Iterator[_Running]:
     """The cgroups that the rows need besides the lab's own; what was seen before is drained."""
     lab = redirection.lab
-    below, late = lab.client_cgroup / "below", lab.cgroup / "late"
+    number = next(_NUMBERS)
+    below, late = lab.client_cgroup / f"below-{number}", lab.cgroup / f"late-{number}"
     places = {
         Place.COVERED: lab.client_cgroup,
         Place.BELOW: below,
@@ -186,10 +202,8 @@ def _running(redirection: Redirection) -> Iterator[_Running]:
 
 def _remove(group: Path) -> None:
     """Remove a cgroup whose clients have ended; one that cannot be removed is the run's to remove, at its end."""
-    try:
+    with suppress(OSError):
         group.rmdir()
-    except OSError:
-        pass
 
 
 @contextmanager
@@ -265,7 +279,7 @@ def _told(found: Verdicts, what: str) -> Json:
 
 def rows(results: Sequence[Result]) -> list[tuple[str, str, Mapping[str, str]]]:
     """The census as a table: id, title, and the verdict by program."""
-    table = []
+    table: list[tuple[str, str, Mapping[str, str]]] = []
     for one in results:
         verdicts = {name: told["verdict"] for name, told in one.evidence.items() if isinstance(told, Mapping)}
         table.append((one.id, one.title, {name: str(verdict) for name, verdict in verdicts.items()}))

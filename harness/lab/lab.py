@@ -149,6 +149,7 @@ def _vm(cgroup: Path) -> Mapping[str, Handler]:
         "own": owner.spawn,
         "listeners": listeners.listeners,
         "join_container": topology.join_container,
+        "leave_container": topology.leave_container,
     }
 
 

@@ -63,6 +63,13 @@ def join_container(container_pid: int) -> None:
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 
+def leave_container(container_pid: int) -> None:
+    """In the VM's namespace: take that way back at once; the kernel would, a while after the namespace has gone."""
+    with IPRoute() as routes:
+        for index in routes.link_lookup(ifname=f"c{container_pid}"):
+            routes.link("del", index=index)
+
+
 def build_container() -> None:
     """In the container's namespace, once join_container has run."""
     with IPRoute() as routes:

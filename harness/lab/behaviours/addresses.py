@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.lab import clients
@@ -56,7 +56,7 @@ def program(request: Request, stage: Stage) -> Seen:
     wanted = _wanted(request)
     get = http_request(request, request.address).hex()
     command = [*request.options["command"], str(request.port), get, str(int(request.patience * 1000)), *wanted.values()]
-    child, output, errors = _run(command, request.patience)
+    child, output, errors = _run(command, request.patience, request.options.get("environment", {}))
     lines = output.decode("utf-8", "replace").splitlines()
     if child.returncode or len(lines) != len(wanted):
         last = errors.decode("utf-8", "replace").strip().partition("\n")[0]
@@ -176,10 +176,14 @@ def _curl(request: Request, form: str) -> Seen:
     return noted(owned(_answered(raw, source_port=int(port)), child.pid), remote=remote)
 
 
-def _run(command: Sequence[str], patience: float) -> tuple[subprocess.Popen[bytes], bytes, bytes]:
+def _run(
+    command: Sequence[str], patience: float, environment: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[bytes], bytes, bytes]:
     """Run a client program to its end, or until it has had its time twice (it has its own limit)."""
     quiet = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=quiet) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=quiet | dict(environment or {})
+    ) as child:
         try:
             output, errors = child.communicate(timeout=2 * patience)
         except subprocess.TimeoutExpired:
