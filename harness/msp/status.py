@@ -31,6 +31,8 @@ _STRING = r'"([^"\\]*(?:\\.[^"\\]*)*)("|\\?\Z)'
 _MEMBER = re.compile(rf'"(status|message|version)"\s{{0,40}}:\s{{0,40}}{_STRING}', re.DOTALL)
 _STATES = re.compile(r'"states"\s{0,40}:\s{0,40}\{([^{}]{0,8192})')
 _PAIR = re.compile(rf'"(\w{{1,64}})"\s{{0,40}}:\s{{0,40}}{_STRING}', re.DOTALL)
+# A string of JSON holds no bare line end: one that is there is where a mail client wrapped, in place of a blank.
+_WRAP = re.compile(r"[ \t]{0,8}\r?\n(?:> ?){0,8}[ \t]{0,40}")
 _NESTED = re.compile(r'\\"(?:' + "|".join((*MODULES, "proxyAgentStatus")) + r')\\"')
 
 
@@ -111,7 +113,7 @@ def _members(text: str) -> dict[str, tuple[str, bool]]:
     found: dict[str, tuple[str, bool]] = {}
     for match in _MEMBER.finditer(text):
         name, raw, end = match.groups()
-        found.setdefault(name, (unescape_once(raw), end == '"'))
+        found.setdefault(name, (unescape_once(_WRAP.sub(" ", raw)), end == '"'))
     return found
 
 

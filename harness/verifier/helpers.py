@@ -61,7 +61,7 @@ _FIRST_BY_NUMBER: tuple[tuple[int, Version], ...] = (
     (58, (4, 16)), (60, (4, 17)), (65, (4, 18)), (81, (4, 19)), (84, (4, 20)), (91, (5, 0)), (93, (5, 1)),
     (99, (5, 2)), (109, (5, 3)), (111, (5, 5)), (116, (5, 6)), (120, (5, 7)), (125, (5, 8)), (136, (5, 9)),
     (142, (5, 10)), (156, (5, 11)), (163, (5, 12)), (164, (5, 13)), (166, (5, 14)), (169, (5, 15)), (176, (5, 16)),
-    (180, (5, 17)), (186, (5, 18)), (193, (5, 19)), (204, (6, 0)), (208, (6, 1)), (210, (6, 2)),
+    (180, (5, 17)), (186, (5, 18)), (194, (5, 19)), (204, (6, 0)), (208, (6, 1)), (210, (6, 2)),
 )  # fmt: skip
 
 # What a cgroup/connect4 program (BPF_PROG_TYPE_CGROUP_SOCK_ADDR) may call, and since which mainline version.
@@ -84,9 +84,12 @@ _CONNECT4: Mapping[str, Version] = {
     "probe_read_user": (5, 8), "probe_read_kernel": (5, 8), "get_current_task": (5, 8),
     "timer_init": (5, 15), "timer_set_callback": (5, 15), "timer_start": (5, 15), "timer_cancel": (5, 15),
     "loop": (5, 17), "strncmp": (5, 17),
+    # in the base list from the release that introduced them
+    "jiffies64": (5, 6), "per_cpu_ptr": (5, 10), "this_cpu_ptr": (5, 10), "ktime_get_coarse_ns": (5, 11),
+    "for_each_map_elem": (5, 13), "snprintf": (5, 13), "map_lookup_percpu_elem": (5, 19), "kptr_xchg": (5, 19),
+    "dynptr_from_mem": (5, 19), "dynptr_read": (5, 19), "dynptr_write": (5, 19), "dynptr_data": (5, 19),
+    "ktime_get_tai_ns": (6, 1), "user_ringbuf_drain": (6, 1), "cgrp_storage_get": (6, 2), "cgrp_storage_delete": (6, 2),
 }  # fmt: skip
-
-GPL_ONLY = frozenset({"trace_printk", "ktime_get_ns", "perf_event_output", "probe_read_user", "probe_read_kernel"})
 
 
 def number_of(name: str) -> int | None:

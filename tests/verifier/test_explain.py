@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import struct
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,16 @@ def test_it_is_reasoned_and_not_looked_up(cut: int) -> None:
     text = guide_log()[:cut].replace("r10 -44", "r10 -60").replace("0xffff8baa17403400", "0xffff888100000000")
     explained = one(text + "...")
     assert "bpf_get_current_pid_tgid" in explained.summary
+
+
+@pytest.mark.parametrize("width", [60, 72, 78, 100])
+@pytest.mark.parametrize("quote", ["", "> ", ">> "])
+def test_a_mail_of_it_is_read_as_well(width: int, quote: str) -> None:
+    lines = [textwrap.wrap(line, width, break_long_words=False) or [""] for line in
+             guide.excerpt(guide.LOAD_EXCERPT).split("\n")]  # fmt: skip
+    explained = one("\n".join(quote + piece for pieces in lines for piece in pieces))
+    assert "bpf_get_current_pid_tgid (kernels 5.3 to 5.6)" in explained.summary
+    assert explained.lines[-1] == "16: (85) cal..."
 
 
 def test_a_cut_before_the_first_call_is_no_ground_for_a_guess() -> None:
