@@ -30,22 +30,6 @@ def add(register: int, number: int) -> bytes:
     return instruction(0x07, register, immediate=number)
 
 
-def add_register(destination: int, source: int) -> bytes:
-    return instruction(0x0F, destination, source)
-
-
-def and_(register: int, number: int) -> bytes:
-    return instruction(0x57, register, immediate=number)
-
-
-def or_(register: int, number: int) -> bytes:
-    return instruction(0x47, register, immediate=number)
-
-
-def shift_left(register: int, bits: int) -> bytes:
-    return instruction(0x67, register, immediate=bits)
-
-
 def load(size: int, destination: int, pointer: int, offset: int) -> bytes:
     """destination = *(pointer + offset)"""
     return instruction(_LOAD[size], destination, pointer, offset)
@@ -66,12 +50,9 @@ def call_kfunc(btf_id: int) -> bytes:
     return instruction(0x85, source=_PSEUDO_KFUNC_CALL, immediate=btf_id)
 
 
-def jump(distance: int) -> bytes:
-    return instruction(0x05, offset=distance)
-
-
-def jump_if_equal(register: int, number: int, distance: int) -> bytes:
-    return instruction(0x15, register, offset=distance, immediate=number)
+def jump_if_less(register: int, number: int, distance: int) -> bytes:
+    """Unsigned; distance counts from the instruction after this one."""
+    return instruction(0xA5, register, offset=distance, immediate=number)
 
 
 def map_address(register: int, descriptor: int) -> bytes:

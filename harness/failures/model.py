@@ -61,6 +61,7 @@ class Shown:
     repaired: Answer
     facts: Mapping[str, Json] = field(default_factory=dict)
     observed: Mapping[str, Json] = field(default_factory=dict)
+    summary: str = ""  # a sentence of the recipe's own, where `reproduced` does not fit
 
 
 class NotHere(Exception):

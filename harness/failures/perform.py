@@ -117,14 +117,14 @@ def judged(failure: Failure, shown: Shown) -> Judgement:
     line = f" ({matters[-1].strip()})" if matters else ""
     summary = f"reproduced: {failing.did}: {worded(failing.word)}{line}"
     summary += f"; remedy works: {failure.remedy}: {worded(repaired.word)}"
-    return Outcome.PASS, summary, evidence, observed
+    return Outcome.PASS, shown.summary or summary, evidence, observed
 
 
 def _problem(failure: Failure, failing: Answer, repaired: Answer) -> str:
     if failing.word not in failure.expects:
         wanted = " or ".join(worded(word) for word in failure.expects)
         return f"not reproduced: {failing.did}: {worded(failing.word)}, not {wanted} as expected"
-    if failure.says and not re.search(failure.says, failing.log):
+    if failure.says and not re.search(failure.says, failing.log, re.MULTILINE):
         return f"{failing.did}: {worded(failing.word)} as expected, but the log does not say /{failure.says}/"
     if repaired.word != failure.repaired:
         return f"reproduced, but the remedy does not work: {repaired.did}: {worded(repaired.word)}"

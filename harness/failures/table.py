@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from harness.errors import HarnessError
 from harness.failures.attach_conflicts import CONFLICTS
 from harness.failures.attach_targets import TARGETS
+from harness.failures.guide_stream import GUIDE
 from harness.failures.model import Failure
 from harness.failures.privileges import PRIVILEGES
+from harness.failures.refusals import REFUSALS
 
-FAILURES: tuple[Failure, ...] = (*PRIVILEGES, *TARGETS, *CONFLICTS)
+FAILURES: tuple[Failure, ...] = (*GUIDE, *REFUSALS, *PRIVILEGES, *TARGETS, *CONFLICTS)
 
 ALL = "all"
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from harness.failures.model import Failure, Family
+from harness.failures.model import ACCEPTED, Failure, Family
 from harness.msp import guide, mask, messages
 from harness.msp.mask import Comparison
 from harness.msp.messages import Form, Message
@@ -25,6 +25,8 @@ _VARIES = re.compile("|".join(f"(?:{row.pattern})" for row in mask.MASKS if row.
 
 def agents_message(failure: Failure, word: str, log: str) -> Message | None:
     """The agent's message for what the kernel answered; None where the agent sees no failure at all."""
+    if word == ACCEPTED:
+        return None
     number = getattr(errno, word, 0)
     said = f"{os.strerror(number)} (os error {number})"
     if failure.form is Form.OPEN_CGROUP:
