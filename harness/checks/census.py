@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.checks.census_judge import Judgement, Proof, Verdict, Verdicts, judge
+from harness.checks.census_judge import Proof, Verdict, Verdicts, judge
 from harness.checks.census_rows import ROWS, Place, Row, Step
 from harness.errors import HarnessError
 from harness.kernel import cgroups, processes
@@ -29,7 +29,7 @@ from harness.lab.lab import Accepted
 from harness.lab.redirection import Redirection
 from harness.msp.endpoints import IMDS
 from harness.program import maps
-from harness.program.attach import attach_one
+from harness.program.attach import Way, attach_one
 from harness.report import Json, Outcome, Result
 
 _PORTS = itertools.cycle(range(20000, 30000))
@@ -139,11 +139,8 @@ class _Running:
         for accept in self.redirection.lab.accepted():
             accepts[accept.port].append(accept)
         packets = [packet for packet in self.redirection.lab.captured() if packet.opens]
-        nonce, compare_pids = self.redirection.lab.nonce, processes.in_initial_pid_namespace()
-        return {
-            name: Verdicts([_judged(row, one, nonce, accepts, packets, compare_pids) for one in made])
-            for name, (row, made) in seen.items()
-        }
+        known = _Known(self.redirection, accepts, packets)
+        return {name: Verdicts([judge(known.proof(row, one)) for one in made]) for name, (row, made) in seen.items()}
 
 
 def _seen(client: Client) -> Seen:
@@ -154,29 +151,40 @@ def _seen(client: Client) -> Seen:
         return Seen(error=str(error), step="client", pid=client.pid)
 
 
-def _judged(
-    row: Row,
-    seen: Seen,
-    nonce: str,
-    accepts: Mapping[int, list[Accepted]],
-    packets: Sequence[Packet],
-    compare_pids: bool,
-) -> Judgement:
-    """One connection with what belongs to it. Of several accepts of a port each connection takes one, in order."""
-    address, port = seen.notes.get("wanted", (IMDS.address, IMDS.port))
-    who = maps.AuditRecord(seen.uid, seen.pid if compare_pids else 0, seen.uid == 0, address, port)
-    mine = accepts.get(seen.source_port, [])
-    taken = [mine.pop(0).record] if mine else []
-    source = topology.CONTAINER_ADDRESS if row.own_network else topology.VM_ADDRESS
-    protocol = "udp" if row.datagram else "tcp"
-    sent = [
-        packet
-        for packet in packets
-        if (packet.protocol, packet.source, packet.destination, packet.port) == (protocol, source, address, port)
-        and (packet.source_port == seen.source_port or (row.own_network and not seen.source_port))
-    ]
-    known = seen.source_port or row.own_network
-    return judge(Proof(seen, who, nonce, taken, len(sent) if known else None, row.datagram))
+@dataclass(frozen=True)
+class _Known:
+    """What the lab saw while the clients ran. accepts: by source port, in order; each connection takes its own."""
+
+    redirection: Redirection
+    accepts: Mapping[int, list[Accepted]]
+    packets: Sequence[Packet]
+
+    def proof(self, row: Row, seen: Seen) -> Proof:
+        """One connection with what belongs to it."""
+        address, port = seen.notes.get("wanted", (IMDS.address, IMDS.port))
+        pid = seen.pid if processes.in_initial_pid_namespace() else 0
+        waiting = self.accepts.get(seen.source_port, [])
+        return Proof(
+            seen,
+            maps.AuditRecord(seen.uid, pid, seen.uid == 0, address, port),
+            self.redirection.lab.nonce,
+            [waiting.pop(0).record] if waiting else [],
+            self._sent(row, seen, (address, port)),
+            row.datagram,
+            any(name.startswith("complete_") for name in self.redirection.loaded.programs),
+        )
+
+    def _sent(self, row: Row, seen: Seen, to: tuple[str, int]) -> int | None:
+        """How many SYNs or datagrams the client itself sent there. A container's are known by its address."""
+        if not (seen.source_port or row.own_network):
+            return None
+        source = topology.CONTAINER_ADDRESS if row.own_network else topology.VM_ADDRESS
+        sort = ("udp" if row.datagram else "tcp", source, *to)
+        return sum(
+            (packet.protocol, packet.source, packet.destination, packet.port) == sort
+            and seen.source_port in (0, packet.source_port)
+            for packet in self.packets
+        )
 
 
 @contextmanager
@@ -210,10 +218,11 @@ def _remove(group: Path) -> None:
 def _attached(redirection: Redirection, cgroup: Path) -> Iterator[None]:
     """The same programs at one more cgroup. A kprobe is everywhere already, and twice would be once too often."""
     loaded = redirection.loaded
+    way = Way.LINK if any(redirection.links.values()) else Way.MULTI
     with ExitStack() as stack:
         for spec in sorted(loaded.image.programs, key=lambda spec: spec.type == ProgramType.CGROUP_SOCK_ADDR):
             if spec.attach is not None:
-                stack.enter_context(attach_one(loaded.programs[spec.name], cgroup, AttachType(spec.attach)))
+                stack.enter_context(attach_one(loaded.programs[spec.name], cgroup, AttachType(spec.attach), way))
         yield
 
 

@@ -12,6 +12,7 @@ from harness.program.maps import AuditRecord
 from harness.report import Json
 
 LISTENER = f"{PROXY[0]}:{PROXY[1]}"
+UNAUDITED = "not looked at, since this kernel cannot complete records"
 
 
 class Verdict(StrEnum):
@@ -40,6 +41,7 @@ class Proof:
     accepts: Sequence[AuditRecord | None] = ()  # the proxy's accepts of this source port: what the audit map said then
     packets: int | None = 0  # SYNs or datagrams of the client itself to the endpoint; None: cannot be told apart
     datagram: bool = False  # policy is for TCP: this must go its own way
+    audited: bool = True  # whether the program completes audit records; if not, they are not looked at
 
     @property
     def wanted(self) -> str:
@@ -106,8 +108,9 @@ def judge(proof: Proof) -> Judgement:
     if proof.datagram:
         return Judgement(proof, _datagram_verdict(proof))
     if seen.nonce:
-        record = compare(proof.accepts[0], proof.who)
-        return Judgement(proof, Verdict.REDIRECTED if record == "right" else Verdict.MISATTRIBUTED, record)
+        record = compare(proof.accepts[0], proof.who) if proof.audited else UNAUDITED
+        right = record in ("right", UNAUDITED)
+        return Judgement(proof, Verdict.REDIRECTED if right else Verdict.MISATTRIBUTED, record)
     if seen.answered or proof.packets:
         return Judgement(proof, Verdict.BYPASSES)
     return Judgement(proof, Verdict.BREAKS)

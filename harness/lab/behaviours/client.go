@@ -31,7 +31,7 @@ func ask(form, port string, request []byte, patience time.Duration) string {
 	if err != nil {
 		var unknown *net.DNSError
 		if errors.As(err, &unknown) {
-			return fmt.Sprintf("refused %v", err)
+			return fmt.Sprintf("refused %v: %v", unknown.Name, unknown.Err)
 		}
 		return fmt.Sprintf("failed %v", err)
 	}
