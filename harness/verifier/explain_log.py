@@ -135,7 +135,7 @@ def _unknown(log: Log, subject: str) -> Explanation:
 
 
 def _accepted(log: Log, subject: str) -> Explanation:
-    if not log.statistics:
+    if "insns" not in log.statistics:
         return Explanation(codes.EMPTY_LOG, Outcome.FAIL, subject, codes.EMPTY_LOG.cause)
     return Explanation(
         code=codes.ACCEPTED,

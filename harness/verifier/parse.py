@@ -23,6 +23,7 @@ _BARE_STATE = re.compile(r"\s*(?:frame\d+: ?)?R\d{1,2}(?:_[rwPD]{1,3})?=")
 _LIVE = re.compile(r"\s*(?:\d+\s+)?\d+: [.0-9]{10} \(")
 _PROCESSED = re.compile(r"processed (\d{1,18}) insns")
 _STATISTIC = re.compile(r"(limit|stack depth|max_states_per_insn|total_states|peak_states|mark_read) (\d{1,18})")
+_DEPTH = re.compile(r"stack depth (\d{1,9}(?:\+\d{1,9}){0,512})\s*$")  # of each function, from 5.2 on
 _TIME = re.compile(r"verification time (\d{1,18}) usec")
 _LOADER = re.compile(r"libbpf: |bpf: |HINT: |-- (?:BEGIN|END) |Error: failed to load|BPF program load failed")
 _PROGRAM = re.compile(r"prog '([^'\n]{1,64})'")
@@ -88,7 +89,7 @@ class _Reader:
         self._read()
         head = bool(self.instructions and self.instructions[0].number != 0)
         seen = bool(self.instructions or self.states or self.sources)
-        truncated = marked or (seen and not self.statistics)
+        truncated = marked or (seen and "insns" not in self.statistics)
         if truncated and (marked or open_end):
             self._cut_last_line()
         refusal, pointed = self._report()
@@ -149,6 +150,8 @@ class _Reader:
             self.report_at = number
         elif match := _TIME.match(line.lstrip()):
             self.statistics["verification_usec"] = int(match.group(1))
+        elif match := _DEPTH.match(line.lstrip()):
+            self.statistics["stack_depth"] = sum(int(depth) for depth in match.group(1).split("+"))
         elif _LOADER.match(line):
             self.loader.append(line.strip())
             if match := _PROGRAM.search(line):
@@ -168,9 +171,9 @@ class _Reader:
 
     def _statistics(self, line: str, match: re.Match[str]) -> None:
         self.statistics["insns"] = int(match.group(1))
-        for name, value in _STATISTIC.findall(line):
-            self.statistics[name.replace(" ", "_")] = int(value)
-        if "stack_depth" in self.statistics:
+        numbers = {name.replace(" ", "_"): int(value) for name, value in _STATISTIC.findall(line)}
+        self.statistics.update(numbers)
+        if "stack_depth" in numbers:
             self.signs.add("stack_depth_in_statistics")
         limit = self.statistics.get("limit")
         if limit in (131072, 1000000):

@@ -24,8 +24,8 @@ CORPUS = Path(__file__).parents[1] / "corpus" / "verifier"
 STEPS = [Step(1, 46), Step(16, 1), Step(20, 6), Step(25, 14)]
 LONGEST = 1 << 17
 TOKENS = ["\\n", "\\\\n", '"', "{", "}", "> ", "...", "; ", "0: (85) call ", "R1=", "from 1 to 2: ", "processed ",
-          "\x00", "\u201c", "\ud800", "Verifier output: ", '"message": "', '"ebpfProgramStatus": {', "Verification failed: ",
-          "Failed to ", "\r", "\t", "9" * 5000, "\\u", "\\"]  # fmt: skip
+          "\x00", "\u201c", "\ud800", "Verifier output: ", '"message": "', '"ebpfProgramStatus": {',
+          "Verification failed: ", "Failed to ", "\r", "\t", "9" * 5000, "\\u", "\\"]  # fmt: skip
 
 
 def seeds() -> Sequence[str]:

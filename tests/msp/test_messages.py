@@ -59,6 +59,14 @@ def test_a_cut_counts_bytes_and_never_splits_a_character(text: str) -> None:
         assert messages.is_cut(done)
 
 
+@pytest.mark.parametrize("shift", range(4))
+@pytest.mark.parametrize("letter", ["\u00fc", "\u20ac", "\U0001f600"])
+def test_a_character_over_the_edge_is_left_out_whole(letter: str, shift: int) -> None:
+    done = messages.cut("x" * (1024 - shift) + letter * 3)
+    kept = "x" * (1024 - shift) + letter * (shift // len(letter.encode()))
+    assert done == kept + "..."
+
+
 @given(st.sampled_from(Form), st.booleans(), st.data())
 def test_what_is_rendered_is_read_back(form: Form, prefixed: bool, data: st.DataObject) -> None:
     fields = {name: data.draw(FIELDS.get(name, WORDS.map(str.strip)), name) for name in fields_of(form)}

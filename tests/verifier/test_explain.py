@@ -465,6 +465,27 @@ def test_helpers_that_matter(number: int, first: tuple[int, int], connect4: tupl
     assert (helpers.introduced(number), helpers.allowed_in_connect4(number)) == (first, connect4)
 
 
+# The releases that introduced them, from the kernel's history (as bcc's list of versions has it).
+INTRODUCED = {
+    "tail_call": (4, 2), "redirect": (4, 4), "skb_load_bytes": (4, 5), "get_stackid": (4, 6),
+    "get_current_task": (4, 8), "skb_pull_data": (4, 9), "xdp_adjust_head": (4, 10), "probe_read_str": (4, 11),
+    "get_socket_uid": (4, 12),
+    "setsockopt": (4, 13), "redirect_map": (4, 14), "getsockopt": (4, 15), "override_return": (4, 16), "bind": (4, 17),
+    "fib_lookup": (4, 18), "get_current_cgroup_id": (4, 18), "get_local_storage": (4, 19), "sk_lookup_tcp": (4, 20),
+    "msg_push_data": (4, 20), "msg_pop_data": (5, 0), "spin_lock": (5, 1), "get_listener_sock": (5, 1),
+    "skc_lookup_tcp": (5, 2), "sk_storage_get": (5, 2), "send_signal": (5, 3), "skb_output": (5, 5),
+    "probe_read_kernel": (5, 5), "ringbuf_output": (5, 8), "copy_from_user": (5, 10), "task_storage_get": (5, 11),
+    "check_mtu": (5, 12), "for_each_map_elem": (5, 13), "sys_bpf": (5, 14), "timer_init": (5, 15),
+    "get_branch_snapshot": (5, 16), "find_vma": (5, 17), "loop": (5, 17), "ima_file_hash": (5, 18),
+    "kptr_xchg": (5, 19),
+    "ktime_get_tai_ns": (6, 1), "cgrp_storage_get": (6, 2),
+}  # fmt: skip
+
+
+def test_helpers_came_when_they_came() -> None:
+    assert {name: helpers.introduced(helpers.number_of(name) or 0) for name in INTRODUCED} == INTRODUCED
+
+
 @pytest.mark.parametrize("number", [0, -1, 212, 10**6])
 def test_numbers_outside_the_table_have_no_answer(number: int) -> None:
     assert (helpers.name_of(number), helpers.introduced(number), helpers.allowed_in_connect4(number)) == (None,) * 3

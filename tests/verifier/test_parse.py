@@ -129,7 +129,7 @@ def test_form_of_6_18() -> None:
     assert log.instructions[3].registers == {"R1": "map_ptr(map=policy_map,ks=24,vs=24)"}
     assert log.sources[0][1].endswith("@ connect4.c:40")
     assert log.complaint == ("R0 invalid mem access 'map_value_or_null'",)
-    assert log.statistics["verification_usec"] == 193
+    assert (log.statistics["verification_usec"], log.statistics["stack_depth"]) == (193, 56)
     assert log.generation.first == (6, 15)
 
 
@@ -259,25 +259,39 @@ def test_nothing_that_looks_like_a_log_makes_it_raise(pieces: list[str], joint: 
     _ = [(row.call, row.registers) for row in log.instructions], [row.registers for row in log.states], log.calls
 
 
-@given(st.sampled_from(sorted(FORMS)), st.data())
-def test_truncation_anywhere_keeps_a_prefix_of_the_instructions(form: str, data: st.DataObject) -> None:
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mark", ["", "..."])
+def test_truncation_anywhere_keeps_a_prefix_of_the_instructions(form: str, mark: str) -> None:
     text = FORMS[form]
-    at = data.draw(st.integers(0, len(text)))
-    marked = data.draw(st.booleans())
     whole = parse(text)
-    cut = parse(text[:at] + ("..." if marked else ""))
-    count = len(cut.instructions)
-    assert count <= len(whole.instructions)
-    before = max(count - 1, 0)
-    assert [(row.number, row.text) for row in cut.instructions[:before]] == [
-        (row.number, row.text) for row in whole.instructions[:before]
-    ]
-    if count:
-        assert cut.instructions[-1].number == whole.instructions[count - 1].number
-        call = cut.instructions[-1].call
-        assert call is None or call == whole.instructions[count - 1].call or not cut.instructions[-1].cut
-    if at < len(text) and "processed" not in text[:at] and cut.instructions:
-        assert cut.truncated
+    for at in range(len(text)):
+        cut = parse(text[:at] + mark)
+        count = len(cut.instructions)
+        assert count <= len(whole.instructions)
+        before = max(count - 1, 0)
+        assert [(row.number, row.text) for row in cut.instructions[:before]] == [
+            (row.number, row.text) for row in whole.instructions[:before]
+        ]
+        if not count:
+            continue
+        last, same = cut.instructions[-1], whole.instructions[count - 1]
+        assert last.number == same.number
+        assert last.call is None or last.call == same.call or not last.cut
+        assert cut.truncated or "processed" in text[:at]
+
+
+def test_a_cut_log_without_instructions_is_cut_as_well() -> None:
+    log = parse("func#0 @0\nLive regs before insn:\n      0: .1.......... (bf) r6 = ...")
+    assert log.truncated
+    assert parse("magic: 0xeb9f\nversion: 1\nfla...").truncated
+
+
+def test_backtracking_dates_a_log_that_has_states_too() -> None:
+    text = (
+        "0: R1=ctx(id=0,off=0,imm=0) R10=fp0\n0: (b7) r1 = 0\n1: (63) *(u32 *)(r10 -4) = r1\nlast_idx 1 first_idx 0\n"
+    )
+    generation = parse(text).generation
+    assert (generation.first, generation.last) == ((5, 3), (5, 17))
 
 
 @pytest.mark.parametrize(
