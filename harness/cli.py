@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import harness
+from harness import interruption
 from harness.errors import HarnessError
+from harness.interruption import Interrupted
 from harness.report import EXIT_CANNOT_RUN, EXIT_OK, EXIT_USAGE, Report, exit_code
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ _DESCRIPTION = "Verifies, at the eBPF level, that a kernel redirects Azure's met
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGHUP, _terminate)
+    interruption.install()
     try:
         status: int = options.command(options)
         sys.stdout.flush()
@@ -40,19 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return EXIT_CANNOT_RUN
-    except KeyboardInterrupt:
-        print("msp-harness: interrupted; nothing was left behind", file=sys.stderr)
-        return 128 + signal.SIGINT
-
-
-class _Terminated(SystemExit):
-    """SIGTERM as an exception, so that everything is undone on the way out."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the undoing
-    print(f"msp-harness: ended by {signal.Signals(number).name}; nothing was left behind", file=sys.stderr)
-    raise _Terminated(128 + number)
+    except Interrupted as interrupted:
+        print(f"msp-harness: ended by {interrupted}; nothing was left behind", file=sys.stderr)
+        return interrupted.exit_code
 
 
 def _silence_stdout() -> None:

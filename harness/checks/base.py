@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.checks.options import matches
 from harness.checks.results import error_result, timed
@@ -14,7 +14,7 @@ from harness.lab.redirection import Redirection, redirect
 from harness.lab.state import Run
 from harness.program.attach import Way
 from harness.program.load import Loaded
-from harness.report import Result
+from harness.report import Outcome, Result
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,15 @@ class Check:
     function: Function
     guide: str | None = None
     slow: bool = False  # left out by --quick
+    remedy: str | None = None  # for a FAIL that has none of its own
     results: int = 1  # how many Results it gives, for the progress line
 
 
 def perform(check: Check, environment: Environment) -> Iterator[Result]:
     """A check's Results as they come, with their seconds; an error on the way is a Result too."""
-    yield from timed(check.name, check.title, lambda: check.function(environment), check.guide)
+    for result in timed(check.name, check.title, lambda: check.function(environment), check.guide):
+        needs_one = result.outcome is Outcome.FAIL and result.remedy is None
+        yield replace(result, remedy=check.remedy) if needs_one else result
 
 
 def perform_plainly(function: Function, environment: Environment) -> Iterator[Result]:

@@ -9,15 +9,28 @@ from harness.checks.base import Check, selected
 from harness.checks.options import Options, matches, with_census, with_self_test
 from harness.msp import guide
 
+_EXPLAIN = "`msp-harness verify --explain` shows the link of the chain that breaks"
+_AUDIT = "a proxy that trusts these records may answer the wrong client: use a kernel on which they are right"
+_REMOVAL = "`bpftool cgroup tree` and `bpftool link` show what is still attached, and who holds it"
+
 CHECKS: Sequence[Check] = (
     Check("load", "Programs and maps are in the kernel", loading.loaded, guide.LOAD_FAILED, results=3),
     Check("attach", "Ways of attaching", attach.ways, guide.ATTACH_FAILED, results=4),
     Check("attach.path", "What others attached on the path", attach.neighbours, guide.ATTACH_FAILED),
-    Check("redirect", "The three endpoints are redirected", redirect.redirected, guide.NOT_APPLIED, results=3),
+    Check(
+        "redirect",
+        "The three endpoints are redirected",
+        redirect.redirected,
+        guide.NOT_APPLIED,
+        remedy=_EXPLAIN,
+        results=3,
+    ),
     Check("untouched", "What must not be redirected", redirect.untouched, guide.NOT_APPLIED, results=6),
     Check("authorization", "Who may ask what, end to end", redirect.authorized, guide.NOT_APPLIED, results=6),
-    Check("audit", "Records name the right client", audit.audited, guide.NOT_APPLIED, results=6),
-    Check("removal", "What is taken away stops at once", removal.removed, guide.NOT_APPLIED, results=5),
+    Check("audit", "Records name the right client", audit.audited, guide.NOT_APPLIED, remedy=_AUDIT, results=6),
+    Check(
+        "removal", "What is taken away stops at once", removal.removed, guide.NOT_APPLIED, remedy=_REMOVAL, results=5
+    ),
     Check("chain", "The chain of proof (--explain shows it)", chain.chain, guide.NOT_APPLIED, results=3),
     Check("audit.capacity", "Connects at once until a record is lost", audit.capacity, slow=True, results=2),
 )

@@ -149,7 +149,6 @@ def redirected(environment: Environment) -> Iterator[Result]:
                 f"redirect.{endpoint.name}",
                 f"{endpoint.title} is redirected",
                 f"{endpoint.address}:{endpoint.port} goes to {LISTENER}, client, proxy, audit and capture agree",
-                remedy="see `msp-harness verify --explain` for the link of the chain that broke",
                 evidence=side.evidence() | without_audit(environment),
                 observed=side.observed(),
             )

@@ -47,6 +47,7 @@ class Accepted:
     port: int
     record: maps.AuditRecord | None
     asked: tuple[str, ...] = ()  # method and target of each request
+    endpoint_ports: tuple[int, ...] = ()  # from which the proxy itself connected to the record's destination for it
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,12 @@ class Lab:
     def accepted(self) -> list[Accepted]:
         """What the proxy accepted since the last call, in order."""
         return [
-            Accepted(row["port"], row["record"] and maps.AuditRecord(**row["record"]), tuple(row["asked"]))
+            Accepted(
+                row["port"],
+                row["record"] and maps.AuditRecord(**row["record"]),
+                tuple(row["asked"]),
+                tuple(row["endpoint_ports"]),
+            )
             for row in self.proxy.call("accepted")
         ]
 
@@ -230,6 +236,7 @@ def _proxy(vm_pid: int, cgroup: Path, nonce: str, port: int) -> Mapping[str, Han
                 "port": row.client_port,
                 "record": row.audit and asdict(row.audit),
                 "asked": [f"{exchange.method} {exchange.target}" for exchange in row.exchanges],
+                "endpoint_ports": list(row.endpoint_ports),
             }
             for row in connections
         ]

@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,7 @@ from harness.errors import HarnessError, errno_text
 from harness.kernel import cgroups
 
 PREFIX = "msp-harness-"
-_NASCENT = ".new-"
-_NASCENT_SECONDS = 60
+_LOCK = "lock"
 _PATIENCE = 2.0  # seconds for killed processes to leave their cgroup
 
 
@@ -48,50 +47,64 @@ def begin(cgroup_root: Path) -> Iterator[Run]:
     identity = secrets.token_hex(4)
     home = directory() / identity
     group = cgroup_root / f"{PREFIX}{identity}"
-    lock = _found(home, group)
+    lock = -1
     try:
+        lock = _found(home, group)
         cgroups.make(group)
         yield Run(identity, home, group)
     finally:
         _remove(home)
-        os.close(lock)
+        if lock >= 0:
+            os.close(lock)
 
 
 def _found(home: Path, group: Path) -> int:
-    """Make a run's directory, locked before anybody can see it under its name; gives the lock's descriptor."""
-    nascent = home.with_name(f"{_NASCENT}{home.name}")
+    """Make a run's directory and lock it; gives the lock's descriptor."""
     try:
-        nascent.mkdir(parents=True, mode=0o700)
-        lock = os.open(nascent / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        (nascent / "cgroup").write_text(f"{group}\n")
-        nascent.rename(home)
+        directory().mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _register():
+            home.mkdir(mode=0o700)
+            lock = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        (home / "cgroup").write_text(f"{group}\n")
     except OSError as error:
-        shutil.rmtree(nascent, ignore_errors=True)
         remedy = "make room there, or point MSP_HARNESS_STATE to another directory"
         raise HarnessError(f"keep state in {home}", errno_text(error.errno or 0), remedy) from error
     return lock
 
 
+@contextmanager
+def _register() -> Iterator[None]:
+    """Held while a run appears and while runs are judged, so that none is judged between its birth and its lock."""
+    register = os.open(directory() / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(register, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(register)
+
+
 def clean() -> list[str]:
     """Remove what dead runs left; the ids of those runs."""
-    removed = []
-    for home in sorted(directory().iterdir()) if directory().is_dir() else []:
-        lock = _lock_of_a_dead_run(home)
-        if lock is not None:
-            _remove(home)
-            os.close(lock)
-            removed.append(home.name)
-    return removed
+    if not directory().is_dir():
+        return []
+    with _register():
+        dead = {home: lock for home in _homes() if (lock := _lock_of_a_dead_run(home)) is not None}
+    for home, lock in dead.items():
+        _remove(home)
+        os.close(lock)
+    return [home.name for home in dead]
+
+
+def _homes() -> list[Path]:
+    return sorted(path for path in directory().iterdir() if path.is_dir() and not path.is_symlink())
 
 
 def _lock_of_a_dead_run(home: Path) -> int | None:
     """A run's lock, now ours, when the run is dead; None while it lives or when somebody else cleans up."""
-    if home.name.startswith(_NASCENT) and time.time() - home.stat().st_mtime < _NASCENT_SECONDS:
-        return None  # just being made, perhaps not locked yet
     try:
-        lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:  # not a run's directory, or gone since it was listed
+        lock = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # a run that has just removed itself
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,9 +120,7 @@ def _remove(home: Path) -> None:
         group = Path((home / "cgroup").read_text().strip())
     except OSError:
         group = None
-    if group is not None and group.name == PREFIX + home.name.removeprefix(
-        _NASCENT
-    ):  # never anything with another name
+    if group is not None and group.name == PREFIX + home.name:  # never anything with another name
         remove_cgroup(group)
     shutil.rmtree(home, ignore_errors=True)
 
@@ -121,10 +132,8 @@ def remove_cgroup(group: Path) -> None:
         for directory_below in cgroups.tree(group):
             for pid in cgroups.processes(directory_below):
                 if pid not in (0, os.getpid()):
-                    try:
+                    with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
             try:
                 directory_below.rmdir()
             except OSError as error:

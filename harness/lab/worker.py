@@ -119,6 +119,7 @@ def _live(parent: int, control: socket.socket, start: Callable[[], Mapping[str, 
         _keep_only(control.fileno())
         # Ctrl-C reaches the whole foreground group: the parent decides, and ends the workers itself.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if asynchronous:
             asyncio.run(_serve_asynchronously(control, start))
