@@ -29,6 +29,9 @@ REDIRECTED = "redirected"
 DIRECT = "direct"
 """A client was answered by the endpoint itself: the program did not touch its connect."""
 
+ELSEWHERE = "elsewhere"
+"""A client that asked for an endpoint was answered by neither: another program sent it to a third party."""
+
 
 class Family(StrEnum):
     """Which of the guide's failures a recipe belongs to; it decides what the agent would have written."""
@@ -42,8 +45,8 @@ class Family(StrEnum):
 class Answer:
     """One step and what came of it.
 
-    word is ACCEPTED or an errno's name where the kernel was asked; REDIRECTED, DIRECT, `timeout` or an errno's name
-    where a client asked. log is the verifier's, whole. facts are the same in every run, observed are not.
+    word is ACCEPTED or an errno's name where the kernel was asked; REDIRECTED, DIRECT, ELSEWHERE, `timeout` or an
+    errno's name where a client asked. log is the verifier's, whole. facts are the same in every run, observed are not.
     """
 
     did: str

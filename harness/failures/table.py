@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Sequence
 
 from harness.errors import HarnessError
+from harness.failures.applied import APPLIED
+from harness.failures.applied_order import ORDER
 from harness.failures.attach_conflicts import CONFLICTS
 from harness.failures.attach_targets import TARGETS
 from harness.failures.guide_stream import GUIDE
@@ -13,7 +15,7 @@ from harness.failures.model import Failure
 from harness.failures.privileges import PRIVILEGES
 from harness.failures.refusals import REFUSALS
 
-FAILURES: tuple[Failure, ...] = (*GUIDE, *REFUSALS, *PRIVILEGES, *TARGETS, *CONFLICTS)
+FAILURES: tuple[Failure, ...] = (*GUIDE, *REFUSALS, *PRIVILEGES, *TARGETS, *CONFLICTS, *APPLIED, *ORDER)
 
 ALL = "all"
 
