@@ -74,6 +74,7 @@ class Connection:
     audit: AuditRecord | None
     accepted: float  # seconds since the epoch
     exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=64))
+    endpoint_ports: list[int] = field(default_factory=list)  # from which the proxy itself connected for it
     note: str = ""
     closed: bool = False
 
@@ -221,6 +222,7 @@ class _Session:
         self._upstream = await ClientConnection.open(
             audit.address, audit.port, limits=proxy.limits, seconds=proxy.connect_seconds
         )
+        self._connection.endpoint_ports.append(self._upstream.source_port)
         return self._upstream
 
     async def _answer_during_upload(self, upstream: ClientConnection, request: Request) -> Response:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.checks.census_judge import Proof, Verdict, Verdicts, judge
+from harness.checks.census_judge import Proof, Verdict, Verdicts, compare, judge
 from harness.checks.census_rows import ROWS, Place, Row, Step
 from harness.errors import HarnessError
 from harness.kernel import cgroups, processes
@@ -46,11 +46,7 @@ def census(redirections: Mapping[str, Redirection], rows: Sequence[Row] = ROWS) 
 
 
 def measure(redirections: Mapping[str, Redirection], rows: Sequence[Row] = ROWS) -> dict[str, dict[str, Verdicts]]:
-    """The verdicts by program and row.
-
-    What is contradictory is run again, once and alone: the proxy's own connection to the endpoint can happen to have
-    a client's port number, and then its SYN looks like that client's.
-    """
+    """The verdicts by program and row. What is contradictory is run again, once and alone, before it is told."""
     measured = _run(redirections, rows)
     for name, found in measured.items():
         again = [row for row in rows if found[row.name].contradictory]
@@ -136,10 +132,13 @@ class _Running:
             for name, (row, client) in self.clients.items()
         }
         accepts: dict[int, list[Accepted]] = defaultdict(list)
+        proxys: Counter[tuple[str, int, int]] = Counter()
         for accept in self.redirection.lab.accepted():
             accepts[accept.port].append(accept)
+            if accept.record:
+                proxys.update((accept.record.address, accept.record.port, port) for port in accept.endpoint_ports)
         packets = [packet for packet in self.redirection.lab.captured() if packet.opens]
-        known = _Known(self.redirection, accepts, packets)
+        known = _Known(self.redirection, accepts, packets, proxys)
         return {name: Verdicts([judge(known.proof(row, one)) for one in made]) for name, (row, made) in seen.items()}
 
 
@@ -153,26 +152,41 @@ def _seen(client: Client) -> Seen:
 
 @dataclass(frozen=True)
 class _Known:
-    """What the lab saw while the clients ran. accepts: by source port, in order; each connection takes its own."""
+    """What the lab saw while the clients ran.
+
+    accepts: by source port; each connection takes its own. proxys: what the proxy itself opened, as (address, port,
+    source port): the kernel gives the same source port to connections with different destinations, so that a client
+    and the proxy may well have the same.
+    """
 
     redirection: Redirection
     accepts: Mapping[int, list[Accepted]]
     packets: Sequence[Packet]
+    proxys: Mapping[tuple[str, int, int], int]
 
     def proof(self, row: Row, seen: Seen) -> Proof:
         """One connection with what belongs to it."""
         address, port = seen.notes.get("wanted", (IMDS.address, IMDS.port))
         pid = seen.pid if processes.in_initial_pid_namespace() else 0
-        waiting = self.accepts.get(seen.source_port, [])
+        who = maps.AuditRecord(seen.uid, pid, seen.uid == 0, address, port)
         return Proof(
             seen,
-            maps.AuditRecord(seen.uid, pid, seen.uid == 0, address, port),
+            who,
             self.redirection.lab.nonce,
-            [waiting.pop(0).record] if waiting else [],
+            self._taken(seen.source_port, who),
             self._sent(row, seen, (address, port)),
             row.datagram,
             any(name.startswith("complete_") for name in self.redirection.loaded.programs),
         )
+
+    def _taken(self, source_port: int, who: maps.AuditRecord) -> list[maps.AuditRecord | None]:
+        """The accept of a connection; where a port was used twice, the one that names this client, else the first."""
+        waiting = self.accepts.get(source_port, [])
+        if not waiting:
+            return []
+        own = next((accept for accept in waiting if compare(accept.record, who) == "right"), waiting[0])
+        waiting.remove(own)
+        return [own.record]
 
     def _sent(self, row: Row, seen: Seen, to: tuple[str, int]) -> int | None:
         """How many SYNs or datagrams the client itself sent there. A container's are known by its address."""
@@ -180,11 +194,13 @@ class _Known:
             return None
         source = topology.CONTAINER_ADDRESS if row.own_network else topology.VM_ADDRESS
         sort = ("udp" if row.datagram else "tcp", source, *to)
-        return sum(
+        proxys = 0 if row.own_network or row.datagram else self.proxys.get((*to, seen.source_port), 0)
+        total = sum(
             (packet.protocol, packet.source, packet.destination, packet.port) == sort
             and seen.source_port in (0, packet.source_port)
             for packet in self.packets
         )
+        return total - proxys
 
 
 @contextmanager

@@ -32,9 +32,10 @@ class ClientConnection:
     Every method but close() raises ExchangeFailed for what the server or the network did.
     """
 
-    def __init__(self, channel: Channel, name: str):
+    def __init__(self, channel: Channel, name: str, source_port: int = 0):
         self._channel = channel
         self.name = name
+        self.source_port = source_port
         self._method = "GET"
         self._body = Body(channel, empty=True)
 
@@ -51,7 +52,7 @@ class ClientConnection:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(seconds):
                 await asyncio.get_running_loop().sock_connect(sock, (address, port))
-            return cls(Channel(sock, h11.CLIENT, limits), name)
+            return cls(Channel(sock, h11.CLIENT, limits), name, sock.getsockname()[1])
         except TimeoutError as error:
             sock.close()
             raise ExchangeFailed(f"connect to {name}", f"no answer within {seconds:g} s", timed_out=True) from error
