@@ -6,7 +6,9 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,7 @@ from harness.kernel.packages import Distribution
 from harness.program import headers
 
 APT_SECONDS = 1800
+LOCK_SECONDS = 300  # on a fresh machine unattended-upgrades is often at work
 # needrestart, apt-listchanges and debconf ask questions on a terminal; nobody is there to answer.
 APT_ENVIRONMENT = {
     "APT_LISTCHANGES_FRONTEND": "none",
@@ -31,7 +34,7 @@ APT_OPTIONS = (
     "--no-install-recommends",
     "--no-remove",  # never at the price of what is installed
     "-o",
-    "DPkg::Lock::Timeout=300",  # seconds; on a fresh machine unattended-upgrades is often at work
+    f"DPkg::Lock::Timeout={LOCK_SECONDS}",
     "-o",
     "Dpkg::Options::=--force-confdef",
     "-o",
@@ -125,7 +128,7 @@ def _apt_install(needs: Sequence[str], row: Distribution) -> None:
     environment = {**os.environ, **APT_ENVIRONMENT}
     say(f"installing {' '.join(packages.package_names(needs, row))} with apt-get")
     # A source of somebody else's that does not answer is no reason to stop: the install decides.
-    update = run([apt, "-q", "update"], timeout=APT_SECONDS, environment=environment, check=False)
+    update = _update(apt, environment)
     names = _with_headers_of_kernel(needs, row, environment)
     command = [apt, *APT_OPTIONS, "install", *names]
     done = run(command, timeout=APT_SECONDS, environment=environment, check=False)
@@ -147,6 +150,17 @@ def _apt_install(needs: Sequence[str], row: Distribution) -> None:
             f"it says that it did, and yet {', '.join(packages.WHAT[need] for need in still.runtime)} is missing",
             packages.install_hint(still.runtime),
         )
+
+
+def _update(apt: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
+    """Fetch the package lists. apt-get waits for dpkg's lock when told to, and never for that of the lists."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        done = run([apt, "-q", "update"], timeout=APT_SECONDS, environment=environment, check=False)
+        if done.returncode == 0 or b"Could not get lock" not in done.stderr or time.monotonic() > deadline:
+            return done
+        say("waiting for another package manager to release apt's lock")
+        time.sleep(5)
 
 
 def _with_headers_of_kernel(needs: Sequence[str], row: Distribution, environment: Mapping[str, str]) -> tuple[str, ...]:

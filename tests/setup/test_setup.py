@@ -300,7 +300,7 @@ APT_FAILURES = {
 def test_what_apt_get_says_is_shown_and_explained(fresh: Checkout, failure: str) -> None:
     says, happened = APT_FAILURES[failure]
     lacking(fresh, "python3-bpfcc")
-    fresh.command("apt-get", f'echo "apt-get $*" >>$LOG; echo "{says}" >&2; exit 100')
+    fresh.command("apt-get", f'[ "$2" = update ] && exit; echo "{says}" >&2; exit 100')
     status, output = fresh.run()
     assert status == environment.CANNOT_RUN
     assert says in output
@@ -325,6 +325,21 @@ def test_apt_get_is_not_allowed_to_ask_or_to_remove(scene: Checkout) -> None:
     assert called[1].startswith("noninteractive 1 -y -q --no-install-recommends --no-remove ")
     assert called[1].endswith(" install python3-bpfcc curl")
     assert len(called) == 2
+
+
+@needs_root
+@needs_apt
+def test_the_lock_of_the_package_lists_is_waited_for(scene: Checkout) -> None:
+    lacking(scene, "python3-bpfcc")
+    scene.command(
+        "apt-get",
+        f"[ \"$2\" = update ] || {{ touch '{scene.root}/installed'; exit; }}\n"
+        f"[ -e '{scene.root}/released' ] && exit\ntouch '{scene.root}/released'\n"
+        'echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7" >&2; exit 100',
+    )
+    status, output = scene.run()
+    assert status == 0, output
+    assert output.count("waiting for another package manager to release apt's lock") == 1
 
 
 @needs_root
