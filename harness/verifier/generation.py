@@ -21,7 +21,8 @@ class Sign(NamedTuple):
 
 
 SIGNS: Mapping[str, Sign] = {
-    "call_suffix": Sign((4, 16), (5, 3), "frame pointers are printed as fp0,call_-1"),
+    # removed with "precise scalar_value tracking", 5.3, which brought the backtracking
+    "call_suffix": Sign((4, 16), (5, 2), "frame pointers are printed as fp0,call_-1"),
     "stack_depth_in_statistics": Sign((4, 15), (5, 1), "the statistics give the stack depth"),
     "limit_131072": Sign((4, 14), (5, 1), "the limit is 131,072 instructions"),
     "limit_1000000": Sign((5, 2), None, "the limit is 1,000,000 instructions"),
@@ -29,7 +30,8 @@ SIGNS: Mapping[str, Sign] = {
     "scalar": Sign((5, 18), None, "numbers are called scalar"),
     "id_0": Sign(None, (5, 17), "pointers are printed with id=0"),
     "bare_off_imm": Sign((5, 16), (6, 7), "pointers are printed with off= and imm= but without id=0"),
-    "empty_ctx": Sign((6, 7), None, "the context is printed as ctx()"),
+    # "omit default off=0 and imm=0 in register state log", November 2023
+    "empty_ctx": Sign((6, 8), None, "the context is printed as ctx()"),
     # "Only output backtracking information in log level 2", December 2021; before, level 1 had it as well
     "bare_backtracking": Sign((5, 3), (6, 3), "backtracking is printed as last_idx, without mark_precise"),
     "backtracking_at_level_1": Sign((5, 3), (5, 16), "backtracking is printed although no register states are"),

@@ -149,7 +149,8 @@ PROVOCATIONS: Mapping[str, Provocation] = {
     "infinite-loop": _plain(mov(0, 0) + if_equal(0, 1, 1) + goto(-2) + ALLOW),
     "return-value": _plain(mov(0, 2) + EXIT),
     "too-large": Provocation(
-        lambda maps: mov(1, 0) + mov(2, 0) * 4000 + add(1, 1) + ins(0xA5, 1, off=-4002, imm=2_000_000) + ALLOW, quiet=True
+        lambda maps: mov(1, 0) + mov(2, 0) * 4000 + add(1, 1) + ins(0xA5, 1, off=-4002, imm=2_000_000) + ALLOW,
+        quiet=True,
     ),
     "too-many-jumps": _plain(RANDOM + b"".join(if_equal(0, n, 8999 - n) for n in range(9000)) + ALLOW),
     "stack-combined": _plain(
