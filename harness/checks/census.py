@@ -173,20 +173,26 @@ class _Known:
             seen,
             who,
             self.redirection.lab.nonce,
-            self._taken(seen.source_port, who),
+            self._taken(seen, who),
             self._sent(row, seen, (address, port)),
             row.datagram,
             any(name.startswith("complete_") for name in self.redirection.loaded.programs),
         )
 
-    def _taken(self, source_port: int, who: maps.AuditRecord) -> list[maps.AuditRecord | None]:
-        """The accept of a connection; where a port was used twice, the one that names this client, else the first."""
-        waiting = self.accepts.get(source_port, [])
-        if not waiting:
+    def _taken(self, seen: Seen, who: maps.AuditRecord) -> list[maps.AuditRecord | None]:
+        """The accept of a connection, by its source port.
+
+        More than one connection may have had that port, at other addresses or one after the other: what names this
+        client comes first, and without the proxy's answer nothing else will do.
+        """
+        waiting = self.accepts.get(seen.source_port, [])
+        own = [accept for accept in waiting if compare(accept.record, who) == "right"]
+        own += [accept for accept in waiting if accept.record and accept.record.pid == seen.pid]
+        own += waiting if seen.nonce else []
+        if not own:
             return []
-        own = next((accept for accept in waiting if compare(accept.record, who) == "right"), waiting[0])
-        waiting.remove(own)
-        return [own.record]
+        waiting.remove(own[0])
+        return [own[0].record]
 
     def _sent(self, row: Row, seen: Seen, to: tuple[str, int]) -> int | None:
         """How many SYNs or datagrams the client itself sent there. A container's are known by its address."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -32,7 +33,6 @@ from harness.lab.clients import NOBODY, Request, Seen, Stage, Unavailable, tcp_s
 from harness.msp.endpoints import IMDS, WIRESERVER
 
 _SYS_CLONE3 = 435  # the same on every architecture: include/uapi/asm-generic/unistd.h
-_SIGCHLD = 17
 
 
 def threads(request: Request, stage: Stage) -> Seen:
@@ -198,9 +198,9 @@ def reused_pid(request: Request, stage: Stage) -> Seen:
     pid = os.fork()
     if pid == 0:
         processes.die_with_parent(os.getppid())
-        _sleep_for_ever()
+        signal.pause()
     stage(Seen(step="forked", notes={"child": pid}))
-    os.kill(pid, 9)
+    os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
     def run() -> Seen:
@@ -212,11 +212,6 @@ def reused_pid(request: Request, stage: Stage) -> Seen:
     return several(bypass, noted(in_child(run, _fork_as(pid)), control="redirected"))
 
 
-def _sleep_for_ever() -> None:
-    while True:
-        os.read(os.pipe()[0], 1)
-
-
 def _fork_as(pid: int) -> Callable[[], int]:
     """fork() with a chosen pid: clone3(2) with set_tid, which needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE."""
 
@@ -224,7 +219,7 @@ def _fork_as(pid: int) -> Callable[[], int]:
         wanted = (ctypes.c_int * 1)(pid)
         # struct clone_args, include/uapi/linux/sched.h: flags, pidfd, child_tid, parent_tid, exit_signal, stack,
         # stack_size, tls, set_tid, set_tid_size
-        arguments = struct.pack("=10Q", 0, 0, 0, 0, _SIGCHLD, 0, 0, 0, ctypes.addressof(wanted), 1)
+        arguments = struct.pack("=10Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(wanted), 1)
         # PyDLL keeps the interpreter's lock, so that the child has it
         answer: int = ctypes.PyDLL(None, use_errno=True).syscall(_SYS_CLONE3, arguments, len(arguments))
         if answer < 0:
