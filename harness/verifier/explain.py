@@ -107,14 +107,15 @@ def _healthy(read: status.Status) -> Explanation:
 
 def _explain_other(text: str, context: Context) -> Iterator[Explanation]:
     """A verifier log with or without a message around it, an agent's log, a bare message, a bare complaint."""
-    log = parse(text)
     seen: set[tuple[Form, str]] = set()
+    found = list(_messages(text))
+    around = next((message for message in reversed(found) if message.form is Form.LOAD), None)
+    log = _log_around(text, around)
     found_log = log.is_log
     if found_log:
-        around = next((message for message in _messages(text) if message.form is Form.LOAD), None)
         named = around.fields["name"] if around else log.program
         yield _log(log, "verifier log", named, around is not None, context)
-    for message in _messages(text):
+    for message in found:
         key = (message.form, message.text[:4096])
         if key in seen or (found_log and message.form is Form.LOAD):
             continue  # the agent tries five times and says so five times
@@ -122,6 +123,15 @@ def _explain_other(text: str, context: Context) -> Iterator[Explanation]:
         yield _explain_message(message, "message", message.text, context)
     if not found_log and not seen and (bare := _bare_complaint(text)):
         yield bare
+
+
+def _log_around(text: str, around: Message | None) -> Log:
+    """The log of the last message that has one; the whole text where each of its lines was made an entry of its own."""
+    if around:
+        log = parse(around.fields["log"])
+        if len(log.instructions) > 1 or log.statistics:
+            return log
+    return parse(text)
 
 
 def _messages(text: str) -> Iterator[Message]:

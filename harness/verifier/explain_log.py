@@ -221,7 +221,7 @@ def _certain(log: Log, named: str | None, alignment: Alignment | None) -> tuple[
     if last:
         where = "which is cut" if last.cut else "the last one shown"
         rows.append(f"The verifier got to instruction {last.number} ({_line(last)}), {where}.")
-        rows.append(f"Every instruction before {last.number} was accepted by the kernel that printed this.")
+        rows.append("Everything shown before it was accepted by the kernel that printed this.")
     rows += _calls_passed(log, alignment)
     if alignment:
         rows.append(f"It is taken to be {alignment.program}: {alignment.evidence}.")

@@ -143,7 +143,7 @@ def ticket(explanations: Sequence[Explanation]) -> str:
             if not heading:
                 lines += shown
             elif len(shown) == 1 and len(heading) + len(shown[0]) < _WIDTH and not shown[0].startswith(" "):
-                lines.append(f"{heading}: {shown[0]}")
+                lines.append(f"{heading}: {shown[0].removeprefix('- ')}")
             else:
                 lines += [f"{heading}:", *shown]
         blocks.append("\n".join(lines))

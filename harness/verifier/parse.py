@@ -37,6 +37,7 @@ _PLACE = re.compile(r" @ [\w./+-]{1,200}:\d+$")
 # Complaints that are about no instruction in particular.
 _WHOLE_PROGRAM = ("combined stack size",)
 
+_BEGIN = "-- BEGIN PROG LOAD LOG --"
 _AGENT = "Verifier output:"
 _AGENT_PROGRAM = re.compile(r"program '([^'\n]{1,64})'")
 _JSON_TAIL = re.compile(r"\"\s{0,80},?[\s}\],]{0,80}\Z")
@@ -60,7 +61,7 @@ def parse(data: str | bytes) -> Log:
 def _inside_message(data: str | bytes) -> tuple[str, str | None]:
     """What stands after `Verifier output:` of an agent's message, if that is where the log is, and the program."""
     text = decode(data)
-    at = text.find(_AGENT)
+    at = text.rfind(_AGENT)  # the agent tries five times, and says so five times
     if at < 0:
         return text, None
     named = _AGENT_PROGRAM.search(plain(text[max(0, at - 200) : at]))
@@ -130,6 +131,8 @@ class _Reader:
                 self._other(number, line)
 
     def _other(self, number: int, line: str) -> None:
+        if _BEGIN in line and self.instructions:
+            self._begin_again()  # libbpf prints the logs of several programs: the last is the one that stopped it
         if match := _PROCESSED.search(line):
             if before := line[: match.start()].strip():  # one complaint of the kernel lacks its line end
                 self.loose.append((number, before))
@@ -158,8 +161,13 @@ class _Reader:
                 self.program = match.group(1)
         elif line.lstrip().startswith(_REMARKS):
             self._remark(line.lstrip())
-        else:
+        elif "insns" not in self.statistics:  # after the statistics comes what is not the verifier's
             self.loose.append((number, line.strip()))
+
+    def _begin_again(self) -> None:
+        for part in (self.instructions, self.states, self.sources, self.loose, self.statistics, self.signs):
+            part.clear()
+        self.report_at = None
 
     def _remark(self, line: str) -> None:
         if line.startswith("mark_precise:"):

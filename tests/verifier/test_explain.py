@@ -357,6 +357,18 @@ def test_a_whole_log_in_an_agents_log_is_read_whole() -> None:
     assert explained.code is verifier_codes.HELPER_NOT_ALLOWED
 
 
+@pytest.mark.parametrize("prefix", ["2026-11-24T15:04:00.123Z [ERROR] ", "Nov 24 15:04:00 vm azure-proxy-agent[812]: "])
+@pytest.mark.parametrize("each", [False, True])
+def test_five_tries_are_one_log_and_what_follows_is_none_of_it(prefix: str, each: bool) -> None:
+    """each: every line of the log has become an entry of its own, as journald does it."""
+    message = guide_log()
+    lines = (message.split("\n") if each else [message]) * 5
+    text = "".join(f"{prefix}{line}\n" for line in [*lines, "Failed to start eBPF/redirector with multiple retries"])
+    first, last = explain_text(text)
+    assert "bpf_get_current_pid_tgid (kernels 5.3 to 5.6)" in first.summary
+    assert last.code is codes.GAVE_UP
+
+
 def test_a_healthy_status_is_not_called_a_failure() -> None:
     whole = {
         "proxyAgentStatus": {"status": "SUCCESS", "ebpfProgramStatus": {"status": "RUNNING", "message": "Started"}}

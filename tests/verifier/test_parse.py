@@ -219,6 +219,20 @@ def test_libbpf_is_recognised_around_the_log() -> None:
     assert len(log.loader) == 5
 
 
+def test_of_several_logs_of_libbpf_the_last_is_read() -> None:
+    begin, end = "libbpf: prog '{}': -- BEGIN PROG LOAD LOG --\n", "-- END PROG LOAD LOG --\n"
+    for other in (OLD, REPORT):
+        log = parse(
+            begin.format("one") + other + end + begin.format("two") + NEW + end + "libbpf: failed to load\nbye\n"
+        )
+        assert log.program == "two"
+        assert reading(log) == reading(parse(NEW))
+
+
+def test_what_comes_after_the_statistics_is_no_complaint() -> None:
+    assert reading(parse(NEW + "something else\nand more\n")) == reading(parse(NEW))
+
+
 def test_a_log_of_no_instructions_has_its_complaint() -> None:
     log = parse("unreachable insn 3\nprocessed 0 insns (limit 1000000) max_states_per_insn 0 total_states 0\n")
     assert (log.complaint, log.failing, log.failing_index) == (("unreachable insn 3",), None, 3)
