@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from harness.checks.census import outcome, result, rows
 from harness.checks.census_judge import LISTENER, Proof, Verdict, Verdicts, compare, judge
 from harness.checks.census_rows import ROWS, Row
-from harness.lab.behaviours import BEHAVIOURS
+from harness.lab.behaviours import BEHAVIOURS, programs
 from harness.lab.behaviours.addresses import forms
 from harness.lab.behaviours.packets import checksum, segment
 from harness.lab.clients import PLAIN, Seen
@@ -181,6 +182,41 @@ def test_rows_are_complete() -> None:
 def test_forms_of_an_address() -> None:
     written = list(forms("169.254.169.254").values())
     assert written == ["169.254.169.254", "0xA9FEA9FE", "2852039166", "0251.0376.0251.0376", "169.254.43518"]
+
+
+@pytest.mark.parametrize("language", programs.LANGUAGES)
+def test_program_whose_tools_are_missing_is_unavailable(
+    language: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MSP_HARNESS_CACHE", str(tmp_path))
+    monkeypatch.setattr("shutil.which", lambda tool: None)
+    with programs.build({language}) as built:
+        assert "not installed" in built(language)["unavailable"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compiler_that_fails_is_unavailable_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = replace(programs.LANGUAGES["java"], tools=(), compile=("sh", "-c", "echo no such class >&2; exit 3"))
+    monkeypatch.setenv("MSP_HARNESS_CACHE", str(tmp_path))
+    monkeypatch.setattr(programs, "LANGUAGES", {"java": broken})
+    with programs.build({"java"}) as built:
+        assert built("java") == {"unavailable": "sh ended with status 3: no such class"}
+    assert list((tmp_path / "programs").iterdir()) == []
+
+
+def test_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = replace(
+        programs.LANGUAGES["java"],
+        tools=(),
+        compile=("sh", "-c", "echo x >> {output}/count"),
+        run=("cat", "{output}/count"),
+    )
+    monkeypatch.setenv("MSP_HARNESS_CACHE", str(tmp_path))
+    monkeypatch.setattr(programs, "LANGUAGES", {"java": made})
+    for _ in range(2):
+        with programs.build({"java"}) as built:
+            counted = Path(built("java")["command"][1])
+    assert counted.read_text() == "x\n"
 
 
 def test_checksum_of_a_segment_made_by_hand_is_right() -> None:
