@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
-from harness.checks import census, loading, plan, selftest
+from harness.checks import loading, plan, selftest
 from harness.checks.base import Environment, perform, selected
 from harness.checks.options import Options, with_census, with_self_test
 from harness.checks.results import error_result, timed
@@ -48,6 +48,8 @@ def run_checks(
 
 
 def _census(labs: Mapping[str, Lab], loaded: Mapping[str, Loaded], way: Way) -> Iterator[Result]:
+    from harness.checks import census  # what --quick does not need, it does not wait for
+
     with ExitStack() as stack:
         at_work = {name: stack.enter_context(redirect(labs[name], loaded[name], way)) for name in loaded}
         yield from timed("census", "Coverage census", lambda: census.census(at_work))

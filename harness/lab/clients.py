@@ -7,6 +7,7 @@ into a pipe whose other end goes to the harness.
 from __future__ import annotations
 
 import errno
+import gc
 import http.client
 import json
 import os
@@ -317,6 +318,7 @@ def _be_client(parent: int, request: Request, behaviours: Mapping[str, Behaviour
             os._exit(0)
 
     try:
+        gc.disable()  # a collection would touch, and so copy, every page that is shared with the parent
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         processes.die_with_parent(parent)
         if request.cgroup:

@@ -7,6 +7,7 @@ however the parent dies, so that a killed run leaves no process behind and, with
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import os
@@ -124,7 +125,9 @@ def _live(parent: int, control: socket.socket, start: Callable[[], Mapping[str, 
         if asynchronous:
             asyncio.run(_serve_asynchronously(control, start))
         else:
-            _serve(control, start())
+            handlers = start()
+            gc.freeze()  # what is there stays where it is, shared with the children that are forked from here
+            _serve(control, handlers)
         status = 0
     except BaseException:
         # The next call finds the process gone; what happened is told by the call that was under way, if any.
