@@ -104,6 +104,11 @@ def to_result(explanation: Explanation, number: int = 1) -> Result:
     )
 
 
+def to_results(explanations: Sequence[Explanation]) -> list[Result]:
+    """All of one text, for a Report."""
+    return [to_result(explanation, number) for number, explanation in enumerate(explanations, 1)]
+
+
 def _quoted(line: str) -> str:
     text = visible(line)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
