@@ -10,6 +10,7 @@ import struct
 
 _LOAD = {8: 0x79, 4: 0x61, 2: 0x69, 1: 0x71}  # BPF_LDX | BPF_MEM | size
 _STORE = {8: 0x7B, 4: 0x63, 2: 0x6B, 1: 0x73}  # BPF_STX | BPF_MEM | size
+_PSEUDO_CALL = 1
 _PSEUDO_KFUNC_CALL = 2
 _PSEUDO_MAP_FD = 1
 
@@ -48,6 +49,11 @@ def call(number: int) -> bytes:
 def call_kfunc(btf_id: int) -> bytes:
     """A kernel function by its id in the kernel's BTF."""
     return instruction(0x85, source=_PSEUDO_KFUNC_CALL, immediate=btf_id)
+
+
+def call_function(distance: int) -> bytes:
+    """A function of the program itself; distance counts from the instruction after this one."""
+    return instruction(0x85, source=_PSEUDO_CALL, immediate=distance)
 
 
 def jump_if_less(register: int, number: int, distance: int) -> bytes:

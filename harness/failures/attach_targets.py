@@ -6,6 +6,7 @@ states that a host may not have are made in mount and cgroup namespaces of a chi
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from harness.kernel.cgroups import CONFIGURED_ROOT
 from harness.msp import codes
 from harness.msp.messages import Form
 from harness.program.attach import Way, attach_one
+from harness.report.model import Json
 
 CONNECT4 = AttachType.CGROUP_INET4_CONNECT
 
@@ -119,7 +121,9 @@ def _hybrid(work: Path) -> list[Answer]:
     """A tmpfs at /sys/fs/cgroup, cgroup2 below it at unified: without findmnt the agent takes the configured root."""
     children.mount("tmpfs", CONFIGURED_ROOT, "tmpfs")
     _mounted(CONFIGURED_ROOT, "unified", "cgroup2")
-    return [link_at(CONFIGURED_ROOT), link_at(CONFIGURED_ROOT / "unified")]
+    refused = link_at(CONFIGURED_ROOT)
+    facts: dict[str, Json] = {"findmnt would give": str(agents_root())}
+    return [dataclasses.replace(refused, facts=facts), link_at(CONFIGURED_ROOT / "unified")]
 
 
 def _nothing_mounted(work: Path) -> list[Answer]:
@@ -192,8 +196,8 @@ TARGETS = (
     Failure("attach-directory", "The attach target is a directory of another file system", Family.ATTACH,
             codes.NOT_CGROUP2, ("EBADF",), _in_namespaces(_directory, "directory"),
             "a cgroup2 mount was taken instead"),
-    Failure("attach-hybrid", "Hybrid layout: /sys/fs/cgroup is a tmpfs, cgroup2 is at unified", Family.ATTACH,
-            codes.CGROUP2_ELSEWHERE, ("EBADF",), _in_namespaces(_hybrid, "hybrid"),
+    Failure("attach-hybrid", "Hybrid layout: the configured /sys/fs/cgroup is a tmpfs, cgroup2 is at unified",
+            Family.ATTACH, codes.CGROUP2_ELSEWHERE, ("EBADF",), _in_namespaces(_hybrid, "hybrid"),
             "the mount point of cgroup2 was taken, as cgroupRoot can say"),
     Failure("attach-no-cgroup2", "cgroup2 is mounted nowhere", Family.ATTACH, codes.NO_CGROUP2_MOUNTED, ("EBADF",),
             _in_namespaces(_nothing_mounted, "nothing"), "cgroup2 was mounted"),

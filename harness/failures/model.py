@@ -92,8 +92,8 @@ class Setting:
 
     @cached_property
     def image(self) -> Image:
-        """Our redirector, compiled."""
-        return compiler.compile_source(compiler.redirector())
+        """Our redirector, compiled: connect4 alone, so that it needs no more of a kernel than redirection does."""
+        return compiler.compile_source(compiler.redirector(join=compiler.Join.NONE))
 
     @contextmanager
     def cgroup(self, name: str) -> Iterator[Path]:

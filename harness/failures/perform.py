@@ -99,6 +99,7 @@ def judged(failure: Failure, shown: Shown) -> Judgement:
         "expected": list(failure.expects),
         **({"matters": matters, "log": wording.stable(failing.log)} if failing.log else {}),
         "message": None if message is None else wording.stable(cut(message.text)),
+        "the message alone says": wording.alone(message),
         "guide": dict(wording.compared(message, failure.family)),
         **dict(failing.facts),
         **dict(shown.facts),

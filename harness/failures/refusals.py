@@ -10,7 +10,18 @@ import dataclasses
 from collections.abc import Callable
 
 from harness.failures import children
-from harness.failures.assembler import ALLOW, add, call, call_kfunc, jump_if_less, load, set_to, store
+from harness.failures.assembler import (
+    ALLOW,
+    EXIT,
+    add,
+    call,
+    call_function,
+    call_kfunc,
+    jump_if_less,
+    load,
+    set_to,
+    store,
+)
 from harness.failures.attach_targets import CONNECT4
 from harness.failures.model import ACCEPTED, Answer, Failure, Family, Recipe, Setting, Shown, asked
 from harness.kernel import bpf
@@ -125,6 +136,12 @@ def _write_at(offset: int) -> bytes:
     return set_to(1, 0) + store(8, 10, offset, 1) + ALLOW
 
 
+def _two_functions(offset: int) -> bytes:
+    """connect4 writes to its stack and calls a function that does the same."""
+    below = set_to(1, 0) + store(8, 10, offset, 1)
+    return below + call_function(1) + EXIT + below + ALLOW
+
+
 _READ_STACK = load(8, 0, 10, -8) + ALLOW
 _WRITE_STACK = set_to(1, 0) + store(8, 10, -8, 1)
 
@@ -180,7 +197,13 @@ REFUSALS = (
          _by_hand("a program that counts to 2,000,000", _counting(2_000_000), "the program that counts to 200",
                   _counting(200), log_level=_STATISTICS),
          "the loop was made shorter", ("E2BIG",)),
-    _row("load-stack-size", "More than 512 bytes of stack", codes.STACK_SIZE, r"invalid (?:write to )?stack",
+    _row("load-stack-size", "More than 512 bytes of stack, in two functions together", codes.STACK_SIZE,
+         r"combined stack size",
+         _by_hand("a program whose two functions have 400 bytes of stack each", _two_functions(-400),
+                  "the program with 200 bytes each", _two_functions(-200)),
+         "together they stay within 512 bytes", _BOTH),
+    _row("load-stack-beyond", "The stack is written below its 512 bytes", codes.OUT_OF_BOUNDS,
+         r"invalid (?:write to )?stack",
          _by_hand("a program that writes 520 bytes below the frame", _write_at(-520),
                   "the program that stays within 512", _write_at(-512)),
          "it stays within 512 bytes", _BOTH),

@@ -14,6 +14,7 @@ from harness.msp import guide, mask, messages
 from harness.msp.mask import Comparison
 from harness.msp.messages import Form, Message
 from harness.report.model import Json
+from harness.verifier.explain import explain_text
 
 OBJECT = "/usr/lib/azure-proxy-agent/ebpf_cgroup.o"
 """Where the agent's packages put its object."""
@@ -40,6 +41,13 @@ def agents_message(failure: Failure, word: str, log: str) -> Message | None:
     if failure.family is Family.ATTACH:
         return Message(Form.ATTACH_LINK, {"name": failure.program}, prefixed=True)
     return None
+
+
+def alone(message: Message | None) -> Json:
+    """What can be told from the message alone, without the errno: codes and titles, the most telling first."""
+    if message is None:
+        return None
+    return [f"{row.code.id} {row.code.title}" for row in explain_text(messages.cut(message.text))]
 
 
 @cache
