@@ -369,6 +369,15 @@ def test_five_tries_are_one_log_and_what_follows_is_none_of_it(prefix: str, each
     assert last.code is codes.GAVE_UP
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_of_two_different_logs_the_last_is_explained(each: bool) -> None:
+    texts = [messages.Message(Form.LOAD, {"name": "connect4", "log": log}, True).text for log in (NEW, MIDDLE)]
+    lines = [line for text in texts for line in (text.split("\n") if each else [text])]
+    explained = explain_text("".join(f"2026-11-24T15:04:00.123Z [ERROR] {line}\n" for line in lines))
+    assert [row.code for row in explained] == [verifier_codes.HELPER_NOT_ALLOWED]
+    assert parse("\n".join(texts)).complaint == parse(MIDDLE).complaint
+
+
 def test_a_healthy_status_is_not_called_a_failure() -> None:
     whole = {
         "proxyAgentStatus": {"status": "SUCCESS", "ebpfProgramStatus": {"status": "RUNNING", "message": "Started"}}
