@@ -9,8 +9,9 @@
  *   connect6            (hardened) the same for IPv4-mapped destinations of AF_INET6 sockets, which connect4 never sees
  *
  * JOIN_BY_THREAD: local_map is keyed by pid_tgid (all that a kprobe has) instead of the socket's cookie.
- * A record of an earlier connection must never speak for a later one, so every connect that is not redirected
- * removes what audit_map holds under its source port.
+ * A record of an earlier connection must never speak for a later one, so a connect to loopback that is not redirected
+ * removes what audit_map holds under its source port. (The agent's key has neither address nor network namespace: two
+ * clients with one port at two source addresses, or in two namespaces, still share a record.)
  */
 #include "connect4.h"
 #ifdef JOIN_BY_THREAD
@@ -22,7 +23,10 @@
 #define IPPROTO_MPTCP 262
 #define SOL_SOCKET 1
 #define SO_BINDTODEVICE 25
-#define SKC_NUM_OFFSET 14	/* struct sock_common, include/net/sock.h: skc_num, unchanged since 3.8 */
+#define LOOPBACK_NET 127
+/* struct sock_common, include/net/sock.h, unchanged since 3.8: skc_daddr comes first, skc_num after skc_dport */
+#define SKC_DADDR_OFFSET 0
+#define SKC_NUM_OFFSET 14
 
 #ifndef AUDIT_ENTRIES
 #define AUDIT_ENTRIES 4096
@@ -83,21 +87,25 @@ static __always_inline void forget(void *ctx)
 	local_map.delete(&key);
 }
 
-/* Under which port a connection leaves, and so which record speaks for it. source_port is in host byte order. */
-static __always_inline void complete_record(__u64 connection, __u16 source_port)
+/*
+ * A TCP connect has got its source port (host byte order); remote is where it goes. Only what goes to loopback can
+ * meet the listener, and only there does a record of the same port matter: the VM's other connects may well have the
+ * port of a client that waits to be accepted.
+ */
+static __always_inline void complete_record(__u64 connection, __u16 source_port, __u32 remote)
 {
 	struct pending *who = local_map.lookup(&connection);
 	struct audit_key key = {};
 
 	key.protocol = IPPROTO_TCP;
 	key.source_port = bpf_htons(source_port);
-	if (!who) {
+	if (who) {
+		key.protocol = who->protocol;
+		audit_map.update(&key, &who->entry);
+		local_map.delete(&connection);
+	} else if (bpf_ntohl(remote) >> 24 == LOOPBACK_NET) {
 		audit_map.delete(&key);
-		return;
 	}
-	key.protocol = who->protocol;
-	audit_map.update(&key, &who->entry);
-	local_map.delete(&connection);
 }
 
 #ifdef HARDENED
@@ -152,17 +160,20 @@ int connect6(struct bpf_sock_addr *ctx)
 #ifdef JOIN_BY_THREAD
 int complete_kprobe(struct pt_regs *ctx)
 {
+	void *sk = (void *)PT_REGS_PARM1(ctx);
+	__u32 remote = 0;
 	__u16 port = 0;
 
-	bpf_probe_read(&port, sizeof(port), (void *)PT_REGS_PARM1(ctx) + SKC_NUM_OFFSET);
-	complete_record(bpf_get_current_pid_tgid(), port);
+	bpf_probe_read(&remote, sizeof(remote), sk + SKC_DADDR_OFFSET);
+	bpf_probe_read(&port, sizeof(port), sk + SKC_NUM_OFFSET);
+	complete_record(bpf_get_current_pid_tgid(), port, remote);
 	return 0;
 }
 #else
 int complete_sockops(struct bpf_sock_ops *ctx)
 {
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
-		complete_record(bpf_get_socket_cookie(ctx), ctx->local_port);
+		complete_record(bpf_get_socket_cookie(ctx), ctx->local_port, ctx->remote_ip4);
 	return 1;
 }
 #endif

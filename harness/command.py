@@ -37,7 +37,9 @@ def run(
     except OSError as error:
         raise HarnessError(f"run `{line}`", errno_text(error.errno or 0), errno=error.errno or 0) from error
     except subprocess.TimeoutExpired as error:
-        raise HarnessError(f"run `{line}`", f"not done after {timeout:g} s", detail=text(error.stderr or b"")) from error
+        raise HarnessError(
+            f"run `{line}`", f"not done after {timeout:g} s", detail=text(error.stderr or b"")
+        ) from error
     if check and done.returncode != 0:
         stderr = text(done.stderr).strip()
         last = stderr.splitlines()[-1] if stderr else "nothing on stderr"

@@ -14,6 +14,13 @@ from harness.report import Outcome, Result
 
 _STATISTICS = re.compile(r"processed (\d+) insns")
 
+_TITLES = {
+    "complete_sockops": "Audit records are completed by sock_ops, joined by the socket's cookie",
+    "complete_kprobe": "Audit records are completed by a kprobe on tcp_connect, joined by the thread",
+}
+
+_WAYS = {"complete_sockops": "; completes the audit records", "complete_kprobe": "; completes the audit records"}
+
 
 def loaded(environment: Environment) -> Iterator[Result]:
     """The programs and maps of the image, as they are in the kernel."""
@@ -27,13 +34,15 @@ def _program(environment: Environment, spec: ProgramSpec) -> Result:
     log = environment.loaded.logs[spec.name]
     processed = _STATISTICS.search(log)
     instructions = len(spec.instructions) // 8
+    title = _TITLES.get(spec.name, f"{spec.name} loads")
     found = Findings()
     found.expect(info.type == spec.type, f"loaded as type {info.type}, not {spec.type}")
     return found.result(
         f"load.{spec.name}",
-        f"{spec.name} loads",
+        title,
         f"{instructions} instructions, {processed.group(1) if processed else '?'} processed by the verifier, "
-        + ("JIT-compiled" if info.jited_length else "interpreted"),
+        + ("JIT-compiled" if info.jited_length else "interpreted")
+        + _WAYS.get(spec.name, ""),
         evidence={
             "type": bpf.ProgramType(spec.type).name.lower(),
             "instructions": instructions,

@@ -77,7 +77,11 @@ def sides(redirection: Redirection, request: Request, seen: Seen) -> Sides:
     accepted = lab.accepted()
     packets = [packet for packet in lab.captured() if packet.opens and packet.source == topology.VM_ADDRESS]
     there = [packet for packet in packets if (packet.destination, packet.port) == (request.address, request.port)]
-    own = tuple(packet for packet in there if packet.source_port == seen.source_port)
+    # The kernel may give the proxy, whose destination is another, the port that the client has.
+    proxys = {port for accept in accepted for port in accept.endpoint_ports}
+    own = tuple(
+        packet for packet in there if packet.source_port == seen.source_port and packet.source_port not in proxys
+    )
     return Sides(
         request,
         seen,

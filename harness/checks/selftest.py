@@ -64,7 +64,7 @@ FAULTS = (
           redirect.authorized, "authorization.wireserver.nobody"),
     Fault("thread-for-process", "who.entry.pid = bpf_get_current_pid_tgid() >> 32;",
           "who.entry.pid = bpf_get_current_pid_tgid();", audit.audited, "audit.threads"),
-    Fault("record-inherited", "\t\taudit_map.delete(&key);\n", "", audit.audited, "audit.not-inherited"),
+    Fault("record-inherited", "\t\taudit_map.delete(&key);\n", "\t\t;\n", audit.audited, "audit.not-inherited"),
     Fault("failed-connect-kept", "\tlocal_map.delete(&key);\n", "", audit.audited, "audit.same-socket"),
 )  # fmt: skip
 """Each fault and the Result that must catch it; the same check passes with the program as it is."""

@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -102,14 +103,10 @@ class Worker:
 
 def end(pid: int) -> None:
     """Kill a child of this process and reap it."""
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    try:
+    with suppress(ChildProcessError):
         os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass
 
 
 def _live(parent: int, control: socket.socket, start: Callable[[], Mapping[str, Handler]], asynchronous: bool) -> None:

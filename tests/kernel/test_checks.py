@@ -13,6 +13,8 @@ from harness.checks import attach, audit, chain, loading, plan, redirect, remova
 from harness.checks.base import Check, Environment, perform
 from harness.kernel import bpf, cgroups
 from harness.kernel.bpf import AttachType
+from harness.lab import topology
+from harness.lab.clients import Request
 from harness.lab.lab import Lab
 from harness.lab.redirection import Redirection
 from harness.msp import codes
@@ -226,3 +228,12 @@ def test_what_a_killed_owner_attached_is_listed_with_its_policy(environment: Env
         "127.0.0.1", 3080
     )
     assert cgroups.supported()
+
+
+def test_other_connect_with_the_same_port_does_not_take_a_record(environment: Environment) -> None:
+    """Between a client's connect and its accept, somebody else may connect elsewhere from the same port."""
+    with environment.redirect() as redirection:
+        seen = environment.lab.ask(Request.to(IMDS, source_port=20_000, behaviour="reset"))
+        other = environment.lab.ask(Request(topology.OTHER_ADDRESS, 80, source_port=20_000, behaviour="reset"))
+        assert (seen.status, other.status) == (200, 200)
+        assert redirection.audit(20_000) is not None

@@ -1,0 +1,65 @@
+"""Every command of the README runs, and does what the README says of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [line.partition("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+SET_UP = [command for command in COMMANDS if command.startswith("make ")]
+OTHERS = [command for command in COMMANDS if not command.startswith("make ")]
+
+
+def run(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        ["sh", "-c", command], cwd=directory, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )  # fmt: skip
+
+
+def test_the_two_commands_come_first() -> None:
+    assert SET_UP == ["make verify", "make test"]
+
+
+@pytest.mark.kernel
+def test_make_verify(tmp_path: Path) -> None:
+    done = run(f"make -C {ROOT} verify", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "connect4 redirection holds on" in done.stdout
+
+
+def test_make_test_is_what_runs_this() -> None:
+    """`make test` itself cannot be run by its own test; that it runs this directory is seen in the Makefile."""
+    done = run(f"make -C {ROOT} --dry-run test", ROOT)
+    assert done.returncode == 0
+    assert "-m pytest" in done.stdout
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("command", OTHERS)
+def test_command(command: str, tmp_path: Path) -> None:
+    done = run(command, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in re.findall(r"report\.\w+", command):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_readme_says_how_many_faults_there_are() -> None:
+    from harness.checks.selftest import FAULTS
+
+    assert f"break the program in {len(FAULTS)} ways" in README
+
+
+def test_exit_codes_are_those_of_the_report() -> None:
+    from harness import report
+
+    table = dict(re.findall(r"^\| (\d) \| (\w+)", README, re.MULTILINE))
+    assert set(map(int, table)) == {report.EXIT_OK, report.EXIT_CHECK_FAILED, report.EXIT_USAGE, report.EXIT_CANNOT_RUN}
