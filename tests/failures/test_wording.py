@@ -7,7 +7,7 @@ import pytest
 from harness.failures import catalogue, wording
 from harness.failures.model import ACCEPTED, Failure, Family
 from harness.msp import guide, messages
-from harness.msp.messages import Form
+from harness.msp.messages import Form, Message
 
 BY_NAME = {failure.name: failure for failure in catalogue()}
 
@@ -23,6 +23,11 @@ def test_every_failed_attach_gives_the_guides_text(failure: Failure) -> None:
     text = message.text.removeprefix(messages.REDIRECTOR_PREFIX)
     assert text in guide.excerpt(guide.ATTACH_EXCERPT)
     assert wording.compared(message, Family.ATTACH) == {"text": "the same, word for word", "similarity": 1.0}
+
+
+def test_another_programs_failed_attach_is_not_the_guides() -> None:
+    message = Message(Form.ATTACH_LINK, {"name": "connect6"})
+    assert wording.compared(message, Family.ATTACH) == {"text": "another", "similarity": 0.0}
 
 
 def test_the_guides_own_messages_are_read_from_its_excerpts() -> None:
