@@ -151,7 +151,8 @@ def _container(setting: Setting) -> Shown:
 
 def _mounts(cgroup: Path, work: Path) -> Mapping[str, Handler]:
     """In a worker: a mount namespace where another product's mount of a cgroup stands before the whole hierarchy's."""
-    children.private_mounts(cgroup)
+    children.private_mounts()
+    children.take_as_root(cgroup)
     children.mount("tmpfs", work, "tmpfs")
     whole, theirs = work / "unified", work / "other-product"
     for point in (whole, theirs):

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from harness.failures import children
 from harness.failures.assembler import ALLOW
-from harness.failures.model import ACCEPTED, Answer, Failure, Family, NotHere, Setting, Shown, asked
+from harness.failures.model import ACCEPTED, Answer, Failure, Family, NotHere, Recipe, Setting, Shown, asked
 from harness.kernel import bpf, cgroups
 from harness.kernel.bpf import AttachType, ProgramType
 from harness.kernel.cgroups import CONFIGURED_ROOT
+from harness.lab import state
 from harness.msp import codes
 from harness.msp.messages import Form
 from harness.program.attach import Way, attach_one
@@ -61,8 +62,13 @@ def agents_root() -> Path:
     return found[0].point if found else CONFIGURED_ROOT
 
 
-def _in_namespaces(build: Callable[[Path], list[Answer]], name: str) -> Callable[[Setting], Shown]:
-    """A recipe whose states are made in a child's own namespaces; build gets a directory to work in."""
+def _in_namespaces(
+    build: Callable[[Path], list[Answer]], name: str, first: Callable[[Path], None] | None = None
+) -> Recipe:
+    """A recipe whose states are made in a child's own namespaces; build gets a directory to work in.
+
+    first is done before the child takes a cgroup namespace: only outside of one can a v1 hierarchy be made.
+    """
 
     def recipe(setting: Setting) -> Shown:
         work = setting.run.directory / name
@@ -70,7 +76,11 @@ def _in_namespaces(build: Callable[[Path], list[Answer]], name: str) -> Callable
         with setting.cgroup(name) as cgroup:
 
             def step() -> list[Answer]:
-                children.private_mounts(cgroup)
+                children.private_mounts()
+                children.mount("tmpfs", work, "tmpfs")
+                if first is not None:
+                    first(work)
+                children.take_as_root(cgroup)
                 return build(work)
 
             failing, repaired = children.in_child(step)
@@ -87,24 +97,30 @@ def _mounted(work: Path, name: str, kind: str, data: str = "") -> Path:
 
 
 def _tmpfs(work: Path) -> list[Answer]:
-    children.mount("tmpfs", work, "tmpfs")
     refused = _mounted(work, "cgroup", "tmpfs")
     return [link_at(refused, shown="a tmpfs"), link_at(_mounted(work, "unified", "cgroup2"), shown="a cgroup2 mount")]
 
 
+def _make_v1(work: Path) -> None:
+    """A v1 hierarchy without controllers where the host has none: it is gone with the child."""
+    if not cgroups.layout().v1:
+        _mounted(work, "v1", "cgroup", f"none,name={state.PREFIX}{work.parent.name}")
+
+
 def _v1(work: Path) -> list[Answer]:
-    """An existing v1 hierarchy where there is one; else one without controllers, which is gone with the child."""
-    existing = cgroups.layout().v1
-    children.mount("tmpfs", work, "tmpfs")
-    point = existing[0].point if existing else _mounted(work, "v1", "cgroup", f"none,name={work.parent.name}")
     return [
-        link_at(point, "BPF_LINK_CREATE on a cgroup v1 hierarchy"),
+        link_at(cgroups.layout().v1[0].point, "BPF_LINK_CREATE on a cgroup v1 hierarchy"),
         link_at(_mounted(work, "unified", "cgroup2"), shown="a cgroup2 mount"),
     ]
 
 
+def _v1_recipe(setting: Setting) -> Shown:
+    if not cgroups.layout().v1 and "cgroup" not in Path("/proc/filesystems").read_text().split():
+        raise NotHere("this kernel has no cgroup v1", "boot one with CONFIG_CGROUPS and a v1 controller, as most are")
+    return _in_namespaces(_v1, "v1", _make_v1)(setting)
+
+
 def _file(work: Path) -> list[Answer]:
-    children.mount("tmpfs", work, "tmpfs")
     unified = _mounted(work, "unified", "cgroup2")
     file = unified / "cgroup.procs"
     return [link_at(file, "BPF_LINK_CREATE on a file (cgroup.procs)"), link_at(unified, shown="the directory it is in")]
@@ -190,7 +206,7 @@ TARGETS = (
     Failure("attach-tmpfs", "The attach target is a tmpfs", Family.ATTACH, codes.NOT_CGROUP2, ("EBADF",),
             _in_namespaces(_tmpfs, "tmpfs"), "a cgroup2 mount was taken instead"),
     Failure("attach-v1", "The attach target is a cgroup v1 hierarchy", Family.ATTACH, codes.NOT_CGROUP2, ("EBADF",),
-            _in_namespaces(_v1, "v1"), "a cgroup2 mount was taken instead"),
+            _v1_recipe, "a cgroup2 mount was taken instead", needs="cgroup v1 in the kernel"),
     Failure("attach-file", "The attach target is a plain file", Family.ATTACH, codes.NOT_CGROUP2, ("EBADF",),
             _in_namespaces(_file, "file"), "the directory was taken instead"),
     Failure("attach-directory", "The attach target is a directory of another file system", Family.ATTACH,

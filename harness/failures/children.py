@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError, errno_text
 from harness.failures.model import Answer
-from harness.kernel import facts, processes
+from harness.kernel import cgroups, facts, processes
 from harness.kernel.processes import Namespace
 from harness.lab.worker import end
 
@@ -128,14 +128,16 @@ def become_namespace_root() -> None:
 # --- mounts, in a mount namespace of the child's own ------------------------------------------------------------
 
 
-def private_mounts(cgroup: Path) -> None:
-    """Take mount and cgroup namespaces of one's own: nothing mounted here reaches the host. For a child.
-
-    cgroup is entered first: it is the root of every cgroup2 that is mounted afterwards.
-    """
-    (cgroup / "cgroup.procs").write_text("0")
-    processes.unshare(Namespace.MOUNT | Namespace.CGROUP)
+def private_mounts() -> None:
+    """Take a mount namespace of one's own: nothing mounted here reaches the host. For a child."""
+    processes.unshare(Namespace.MOUNT)
     mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+
+
+def take_as_root(cgroup: Path) -> None:
+    """Enter a cgroup and take it as the root of one's cgroup namespace, and so of every cgroup2 mounted from now on."""
+    cgroups.move(0, cgroup)
+    processes.unshare(Namespace.CGROUP)
 
 
 def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.errors import HarnessError, errno_text
 from harness.failures import children
-from harness.failures.assembler import ALLOW, add, call, copy, set_to, store
+from harness.failures.assembler import ALLOW, EXIT, add, call, copy, set_to, store
 from harness.failures.attach_targets import CONNECT4, allowing
 from harness.failures.model import ACCEPTED, Answer, Failure, Family, NotHere, Recipe, Setting, Shown, asked
 from harness.kernel import bpf, cgroups, facts
@@ -60,6 +60,12 @@ def load_kprobe_that_reads() -> Answer:
 
 # bpf_probe_read(to r10 - 8, 8 bytes, from 0)
 _PROBE_READ = set_to(3, 0) + store(8, 10, -8, 3) + copy(1, 10) + add(1, -8) + set_to(2, 8) + call(4)
+
+
+def _load_filter() -> Answer:
+    return asked(
+        "BPF_PROG_LOAD of a socket filter", lambda: bpf.prog_load(ProgramType.SOCKET_FILTER, set_to(0, 0) + EXIT)
+    )
 
 
 def create_map() -> Answer:
@@ -199,8 +205,11 @@ def _attach_unprivileged(setting: Setting) -> Shown:
 
 def _unprivileged(setting: Setting) -> Shown:
     failing = as_child(load_connect4, children.become_nobody, "as uid 65534")
-    switch = facts.sysctl("kernel.unprivileged_bpf_disabled")
-    return Shown(failing, as_child(load_connect4, None, "as root"), facts={"kernel.unprivileged_bpf_disabled": switch})
+    shown: dict[str, Json] = {
+        "kernel.unprivileged_bpf_disabled": facts.sysctl("kernel.unprivileged_bpf_disabled"),
+        "a socket filter, which that switch decides about": as_child(_load_filter, children.become_nobody).word,
+    }
+    return Shown(failing, as_child(load_connect4, None, "as root"), facts=shown)
 
 
 def _memlock(setting: Setting) -> Shown:

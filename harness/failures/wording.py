@@ -72,12 +72,15 @@ def compared(ours: Message | None, family: Family) -> Mapping[str, Json]:
     if ours.form is not Form.LOAD:
         same = ours.fields == theirs.fields
         return {"text": "the same, word for word" if same else "another", "similarity": 1.0 if same else 0.0}
-    comparison = compare_logs(ours.fields["log"])
+    if not ours.fields["log"]:
+        return {"text": "the same words, and no verifier output: the kernel refused before it verified anything"}
+    comparison = compare_logs(stable(ours.fields["log"]))
     return {
         "text": "the same up to the verifier's output, which depends on the program",
         "similarity": round(comparison.similarity, 3),
         "lines the same": f"{comparison.same} of {comparison.guide_total}",
         "mask": mask.mask_text().splitlines(),
+        "side by side": comparison.text.splitlines(),
     }
 
 

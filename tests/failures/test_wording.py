@@ -30,6 +30,12 @@ def test_another_programs_failed_attach_is_not_the_guides() -> None:
     assert wording.compared(message, Family.ATTACH) == {"text": "another", "similarity": 0.0}
 
 
+def test_an_empty_log_has_nothing_to_compare() -> None:
+    message = Message(Form.LOAD, {"name": "connect4", "log": ""})
+    assert "no verifier output" in str(wording.compared(message, Family.LOAD)["text"])
+    assert "similarity" not in wording.compared(message, Family.LOAD)
+
+
 def test_the_guides_own_messages_are_read_from_its_excerpts() -> None:
     load, attach = wording.guides_message(Family.LOAD), wording.guides_message(Family.ATTACH)
     assert load is not None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from harness.errors import HarnessError
 from harness.failures import catalogue, reproduce
 from harness.failures.model import Failure, Family
 from harness.kernel import cgroups, features
+from harness.kernel.cgroups import Layout, Mount
 from harness.kernel.features import Answer
 from harness.lab import state
 from harness.lab.worker import wait_until
@@ -81,6 +83,23 @@ def test_the_guides_log_is_laid_beside_this_kernels(results: Mapping[str, Result
     assert isinstance(side, list)
     assert "  16: (85) call bpf_map_lookup_elem#1" in side
     assert evidence["mask"]
+
+
+def test_a_v1_hierarchy_is_made_where_the_host_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a unified host: it is made in the child's mounts, and goes with them."""
+    layout = cgroups.layout
+
+    def without_the_hosts(table: list[Mount] | None = None) -> Layout:
+        found = layout(table)
+        return replace(found, v1=tuple(mount for mount in found.v1 if state.PREFIX in mount.super_options))
+
+    if not layout().v1:
+        pytest.skip("the host is unified: the recipe itself makes one")
+    monkeypatch.setattr(cgroups, "layout", without_the_hosts)
+    (result,) = reproduce(["attach-v1"])
+    assert result.outcome is Outcome.PASS, result.summary
+    gone = "name=" + state.PREFIX
+    assert wait_until(time.monotonic() + 5, lambda: gone not in Path("/proc/self/cgroup").read_text())
 
 
 def test_a_failed_attach_has_one_text_and_many_causes(results: Mapping[str, Result]) -> None:
