@@ -1,6 +1,6 @@
 # make verify ARGS='--only redirect'   does a connect4 program redirect on this kernel? (set-up included, as root)
 # make test                            all tests (ARGS go to pytest)
-# make lint | bench | clean | install | requirements
+# make lint | bench | fuzz | clean | install | requirements
 VENV ?= .venv
 export VENV
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ UV ?= uv
 # What ruff and mypy look at, of what there is.
 CODE := $(wildcard harness setup tests bench)
 
-.PHONY: verify test lint bench clean install install-dev requirements
+.PHONY: verify test lint bench fuzz clean install install-dev requirements
 .DEFAULT_GOAL := verify
 
 install:
@@ -45,3 +45,8 @@ requirements:
 	$(UV) pip compile --quiet pyproject.toml --group dev -o requirements-dev.txt
 	$(UV) pip compile --quiet pyproject.toml -c requirements-dev.txt -o requirements.txt
 	$(UV) pip compile --quiet --group build -c requirements-dev.txt -o requirements-build.txt
+
+# The parsers against made-up texts for SECONDS; a short run of the same is part of the tests.
+SECONDS ?= 300
+fuzz: install-dev
+	@$(BIN)/python -m tests.fuzz.fuzz_explain $(SECONDS)

@@ -15,7 +15,7 @@ import harness
 from harness import interruption
 from harness.errors import HarnessError
 from harness.interruption import Interrupted
-from harness.report import EXIT_CANNOT_RUN, EXIT_OK, EXIT_USAGE, Report, exit_code
+from harness.report import EXIT_CANNOT_RUN, EXIT_CHECK_FAILED, EXIT_OK, EXIT_USAGE, Outcome, Report, Result, exit_code
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +68,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     _report_options(verify)
 
+    reproduce = commands.add_parser("reproduce", help="bring about a failure of the guide, explain it, cure it")
+    reproduce.set_defaults(command=_reproduce)
+    reproduce.add_argument("names", nargs="*", metavar="NAME", help="a failure, the beginning of several, or all")
+    reproduce.add_argument("--list", action="store_true", help="list the failures with their places in the guide")
+    _report_options(reproduce)
+
+    explain = commands.add_parser("explain", help="say what a verifier log, status.json, agent log or message means")
+    explain.set_defaults(command=_explain, verbose=False)
+    explain.add_argument("file", metavar="FILE", nargs="?", help="the text; - for standard input")
+    explain.add_argument("--object", metavar="FILE", help="the eBPF object that the log is of: what comes after a cut")
+    explain.add_argument("--here", action="store_true", help="have this machine answer what decides the cause")
+    explain.add_argument("--ticket", action="store_true", help="plain text to paste into a ticket")
+    explain.add_argument("--json", metavar="FILE", help="write the explanation as JSON (- for standard output)")
+
+    codes = commands.add_parser("codes", help="list the stable codes of findings")
+    codes.set_defaults(command=_codes, verbose=False)
+    codes.add_argument("code", nargs="?", metavar="CODE", help="show only this one, with cause and remedy")
+
     clean = commands.add_parser("clean", help="remove what killed runs left behind")
     clean.set_defaults(command=_clean, verbose=False)
     return parser
@@ -105,6 +123,85 @@ def _verify(options: argparse.Namespace) -> int:
     if only and not report.results:
         return _usage(f"nothing that was run is named {', '.join(only)}")
     return _publish(options, report, verify.verdict(report), screen)
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from harness import failures
+    from harness.checks.recording import Recording
+    from harness.failures.table import chosen
+    from harness.report import console
+
+    if options.list or not options.names:
+        for failure in failures.catalogue():
+            print(f"{failure.name:<28}{failure.title}\n{'':<28}{failure.code.id} · {failure.guide}")
+        return EXIT_OK
+    try:
+        count = len(chosen(options.names))
+    except HarnessError as error:
+        return _usage(str(error))
+    recording = Recording("live kernel: failures of the guide")
+    screen = console.console(_stream(options))
+    with console.progress(screen, count, verbose=options.verbose) as progress:
+        results = []
+        for result in failures.reproduce(options.names, progress):
+            interruption.check()
+            results.append(result)
+    return _publish(options, recording.report(results), _reproduced(results), screen)
+
+
+def _reproduced(results: Sequence[Result]) -> str:
+    """PASS means here that the failure came about and that its remedy helped."""
+    done = sum(result.outcome is Outcome.PASS for result in results)
+    skipped = sum(result.outcome is Outcome.SKIP for result in results)
+    return f"{done} of {len(results)} failures brought about and cured" + (
+        f", {skipped} not possible here" * bool(skipped)
+    )
+
+
+def _explain(options: argparse.Namespace) -> int:
+    """Explained is exit code 0, whatever the text says; a text that means nothing to us is 1."""
+    import json
+    from pathlib import Path
+
+    from harness.report import console
+    from harness.report.write import write
+    from harness.verifier import elf, explanation, source
+    from harness.verifier.explain import explain_text
+
+    if options.file is None:
+        return _usage("explain what? give a FILE, or - for standard input")
+    answers = None
+    if options.here:
+        from harness.checks import here
+
+        answers = here.answers()
+    steps = elf.read_calls(Path(options.object)) if options.object else None
+    name = options.object or "the object"
+    explained = explain_text(source.read(options.file), steps=steps, object_name=name, answers=answers)
+    if options.json:
+        content = [explanation.to_json(one) for one in explained]
+        write(options.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    if options.ticket:
+        print(explanation.ticket(explained), end="")
+    elif options.json not in ("-", "/dev/stdout"):
+        explanation.show(console.console(), explained)
+    return EXIT_OK if all(one.outcome is not Outcome.ERROR for one in explained) else EXIT_CHECK_FAILED
+
+
+def _codes(options: argparse.Namespace) -> int:
+    from harness.msp import codes
+
+    if options.code:
+        if options.code.upper() not in codes.all_codes():
+            return _usage(f"no code {options.code}; `msp-harness codes` lists them")
+        code = codes.code(options.code)
+        print(f"{code.id}  {code.title}\n\n{code.cause}\n\n{code.remedy}")
+        if code.guide:
+            print(f"\nGuide: {code.guide}")
+        return EXIT_OK
+    for code in codes.all_codes().values():
+        print(f"{code.id}  {code.title}")
+    return EXIT_OK
 
 
 def _usage(problem: str) -> int:

@@ -5,18 +5,15 @@ Little is imported here on purpose: the compiler is the slowest part, and it sta
 
 from __future__ import annotations
 
-import datetime
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import harness
 from harness import interruption
 from harness.checks import preflight
 from harness.checks.options import Options, matches, programs
-from harness.kernel import facts
+from harness.checks.recording import Recording
 from harness.program.compile import Compilation, Join, redirector
 from harness.report import EXIT_CANNOT_RUN, Outcome, Report, Result, exit_code
 
@@ -31,14 +28,13 @@ class Started:
     machine: preflight.Machine
     join: Join
     compilations: Mapping[str, Compilation]
-    at: str  # RFC 3339
-    clock: float  # monotonic, seconds
+    recording: Recording
 
 
 @contextmanager
 def start(options: Options) -> Iterator[Started]:
     """Ask the kernel what it has and start the compilers, which end with the with block."""
-    at, clock = _now(), time.monotonic()
+    recording = Recording("live kernel")
     machine = preflight.machine()
     join = best_join(machine)
     with ExitStack() as stack:
@@ -47,7 +43,7 @@ def start(options: Options) -> Iterator[Started]:
             for name in programs(options):
                 code = redirector(hardened=name == "hardened", join=join)
                 compilations[name] = stack.enter_context(Compilation(code))
-        yield Started(options, machine, join, compilations, at, clock)
+        yield Started(options, machine, join, compilations, recording)
 
 
 def best_join(machine: preflight.Machine) -> Join:
@@ -73,22 +69,7 @@ def verify(started: Started, finished: Listener) -> Report:
         if not only or result.blocking or any(matches(word, result.id) for word in only):
             results.append(result)
             finished(result)
-    return Report(
-        target="live kernel",
-        kernel=facts.release(),
-        distribution=facts.distribution(),
-        harness_version=harness.__version__,
-        results=tuple(results),
-        run=about.run,
-        started=started.at,
-        ended=_now(),
-        seconds=time.monotonic() - started.clock,
-        program=about.digest,
-    )
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return started.recording.report(results, run=about.run, program=about.digest)
 
 
 def _results(started: Started, about: _About) -> Iterator[Result]:

@@ -175,7 +175,8 @@ class _Page:
         head = self.outcome(result.outcome).append("  ").append_text(self.text(result.id, "bold"))
         yield from self.wrapped(head.append("  ").append_text(self.text(result.title, "dim")), self.console.width)
         yield from self.indented(self.paragraph(result.summary), 4)
-        yield from self.facts(result)
+        if self.verbose or result.outcome is not Outcome.WARN:  # a warning's sentence is enough until somebody asks
+            yield from self.facts(result)
         for name, content, style in (
             ("to do", result.remedy, "bold"),
             ("guide", result.guide, ""),

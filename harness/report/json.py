@@ -33,6 +33,8 @@ _TOP = (
 _RUN = ("id", "started", "ended", "seconds", "results")
 _RUN_RESULT = ("id", "seconds", "observed")
 
+_DEPTH = 200  # levels of nesting that a report may have
+
 
 def dump(report: Report) -> str:
     """The Report as indented ASCII JSON with a newline at the end; the same Report gives the same text."""
@@ -134,13 +136,27 @@ def _parse(text: str) -> object:
         raise ValueError(f"{name} is not JSON")
 
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
+        value = json.loads(text, object_pairs_hook=once, parse_constant=no_constant)
     except json.JSONDecodeError as error:
         _refuse(f"line {error.lineno}, column {error.colno}", error.msg)
     except RecursionError:
         _refuse("the text", "nested too deeply")
     except ValueError as error:
         _refuse("the text", str(error))
+    if _is_deeper(value, _DEPTH):
+        _refuse("the text", "nested too deeply")
+    return value
+
+
+def _is_deeper(value: object, limit: int) -> bool:
+    """Whether lists and objects are nested more than limit times; how deep json itself goes depends on the Python."""
+    level = [value]
+    for _ in range(limit + 1):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [item for items in inner for item in items]
+        if not level:
+            return False
+    return True
 
 
 def _members(value: object, place: str, names: tuple[str, ...], first: str = "") -> dict[str, Any]:

@@ -299,11 +299,12 @@ def test_several_runs_at_once(count: int) -> None:
 
 def test_clock_that_jumps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock goes back a year in mid-run: seconds stay sensible, the report is whole."""
-    from harness.checks import verify
+    from harness.checks import recording, verify
     from harness.checks.options import Options
 
     times = iter(["2030-01-01T00:00:00Z", "2029-01-01T00:00:00Z"])
-    monkeypatch.setattr(verify, "_now", lambda: next(times))
+    monkeypatch.setattr(recording.Recording.__dataclass_fields__["at"], "default_factory", lambda: next(times))
+    monkeypatch.setattr(recording, "now", lambda: next(times))
     monkeypatch.setattr(time, "time", lambda: 0.0)
     with verify.start(Options(only=("redirect",))) as started:
         report = verify.verify(started, lambda result: None)

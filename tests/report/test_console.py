@@ -87,6 +87,13 @@ def test_verbose_shows_all_evidence_and_what_was_observed() -> None:
     assert "sha256:" + "9f2c41d0" * 8 in verbose
 
 
+def test_a_warning_shows_its_evidence_only_when_asked() -> None:
+    report = sample(Result("a.b", "", Outcome.WARN, "look at it", {"fact": "evidence"}, remedy="do this"))
+    assert "evidence" not in shown(report)
+    assert "do this" in shown(report)
+    assert "evidence" in shown(report, verbose=True)
+
+
 def test_much_evidence_is_cut() -> None:
     result = Result("a.b", "", Outcome.FAIL, "x", {f"fact {number}": "y" * 500 for number in range(12)})
     text = shown(sample(result))
