@@ -80,7 +80,7 @@ def compared(ours: Message | None, family: Family) -> Mapping[str, Json]:
         "similarity": round(comparison.similarity, 3),
         "lines the same": f"{comparison.same} of {comparison.guide_total}",
         "mask": mask.mask_text().splitlines(),
-        "side by side": comparison.text.splitlines(),
+        **({"side by side": comparison.text.splitlines()} if comparison.same else {}),
     }
 
 
