@@ -25,11 +25,17 @@ CURL = "curl"
 NFT = "nft"  # nft(8): the benchmark compares with a REDIRECT rule
 IP = "ip"  # ip(8): only a person and the tests run it; the lab speaks netlink itself
 CAPSH = "capsh"  # capsh(1): to run a test with fewer capabilities
+QEMU = "qemu"  # to boot other kernels
+MMDEBSTRAP = "mmdebstrap"  # mmdebstrap(1): makes the root file system of a guest
+E2FSPROGS = "e2fsprogs"  # mke2fs(8): puts it into an image
+KMOD = "kmod"  # depmod(8), for the modules of another kernel
 
 # What `msp-harness verify` cannot do without, and what the census, the tests and the benchmark use besides.
 RUNTIME_NEEDS = (PYTHON, VENV, BCC, HEADERS)
 TOOL_NEEDS = (CURL, NFT, IP, CAPSH)
 ALL_NEEDS = RUNTIME_NEEDS + TOOL_NEEDS
+# What it takes to boot another kernel, on distributions with apt; set-up never installs it.
+VM_NEEDS = (QEMU, MMDEBSTRAP, E2FSPROGS, KMOD)
 
 WHAT = {
     PYTHON: "Python 3.11 or newer",
@@ -40,6 +46,10 @@ WHAT = {
     NFT: "nft",
     IP: "ip",
     CAPSH: "capsh",
+    QEMU: "QEMU",
+    MMDEBSTRAP: "mmdebstrap",
+    E2FSPROGS: "mke2fs",
+    KMOD: "depmod",
 }
 
 
@@ -73,6 +83,10 @@ DISTRIBUTIONS = (
             NFT: "nftables",
             IP: "iproute2",
             CAPSH: "libcap2-bin",
+            QEMU: "qemu-system-x86",
+            MMDEBSTRAP: "mmdebstrap",
+            E2FSPROGS: "e2fsprogs",
+            KMOD: "kmod",
         },
         "linux-headers-{release}",
         note="python3-bpfcc is in the component universe",
@@ -91,6 +105,10 @@ DISTRIBUTIONS = (
             NFT: "nftables",
             IP: "iproute2",
             CAPSH: "libcap2-bin",
+            QEMU: "qemu-system-x86",
+            MMDEBSTRAP: "mmdebstrap",
+            E2FSPROGS: "e2fsprogs",
+            KMOD: "kmod",
         },
         "linux-headers-{release}",
         automatic=True,

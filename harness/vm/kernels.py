@@ -1,0 +1,165 @@
+"""Kernels as a Debian suite ships them: fetched by apt, which checks signatures and hashes, and kept.
+
+apt runs in a private root, with the host's own sources rewritten to the suite that is wanted: nothing of the host's
+apt changes, and a mirror or proxy that was configured for the host serves here as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.command import run
+from harness.errors import HarnessError
+from harness.kernel import packages
+from harness.vm import cache
+from harness.vm.apt import Apt
+
+MODULES = (
+    "virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "ext4",  # the guest's own devices and its root
+    "veth", "dummy", "bridge", "tcp_diag", "udp_diag", "inet_diag", "mptcp_diag", "af_packet",  # the lab
+)  # fmt: skip
+"""What a guest may have to load. What the kernel has built in, or not at all, is left out."""
+
+PACKAGES = {"cloud": "linux-image-cloud-{arch}", "generic": "linux-image-{arch}"}
+"""The package that depends on the newest kernel of a flavour."""
+
+_DEPENDS_ON_IMAGE = re.compile(r"linux-(?:image|binary|modules)-[0-9][^ ,(|]*")
+_UNPACK_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel to boot."""
+
+    release: str  # as `uname -r` prints it
+    origin: str  # suite, package, version
+    image: Path  # vmlinuz
+    modules: Path  # /lib/modules/RELEASE with no more than MODULES and what they depend on, for modprobe
+
+    @classmethod
+    def at(cls, entry: Path) -> Kernel:
+        """The kernel that an entry of the cache holds."""
+        release, origin = (entry / "kernel").read_text().splitlines()
+        return cls(release, origin, entry / "vmlinuz", entry / "modules" / "lib" / "modules" / release)
+
+    def load_order(self, names: Sequence[str]) -> list[Path]:
+        """The files of these modules as far as there are any, each after those that it depends on."""
+        dependencies = {}
+        for line in (self.modules / "modules.dep").read_text().splitlines():
+            name, _, needed = line.partition(":")
+            dependencies[name] = needed.split()
+        order: dict[str, None] = {}
+        for name, needed in dependencies.items():
+            if Path(name).stem in names:
+                order |= dict.fromkeys([*reversed(needed), name])  # modules.dep lists the nearest first
+        return [self.modules / name for name in order]
+
+
+def get(suite: str, flavour: str = "cloud", *, refresh: bool = False) -> Kernel:
+    """The newest kernel of a suite (bookworm, trixie-backports …), fetched when there is none or on refresh.
+
+    Raises HarnessError when apt, the suite or its package cannot be had.
+    """
+    recipe = hashlib.sha256(repr(MODULES).encode()).hexdigest()[:8]
+    newest = cache.directory() / "kernels" / f"newest-{suite}-{flavour}-{recipe}"
+    if newest.is_dir() and not refresh:
+        return Kernel.at(newest.resolve())
+    if shutil.which("depmod") is None:
+        raise HarnessError("prepare a kernel's modules", "there is no depmod", packages.install_hint([packages.KMOD]))
+    with cache.locked("apt", suite):
+        apt = Apt(suite, cache.directory() / "apt" / suite)
+        apt.update()
+        package = PACKAGES[flavour].format(arch=apt.architecture)
+        name = _image_of(apt, package)
+        version = apt.show(name)["Version"]
+        origin = f"{suite} {name} {version}"
+        entry = cache.kept(
+            "kernels", f"{name}_{version.replace(':', '%')}-{recipe}", lambda place: _fetch(apt, name, origin, place)
+        )
+        _point(newest, entry)
+    return Kernel.at(entry)
+
+
+def _image_of(apt: Apt, package: str) -> str:
+    """The package with the image: what this one depends on."""
+    depends = apt.show(package).get("Depends", "")
+    found = _DEPENDS_ON_IMAGE.search(depends)
+    if found is None:
+        happened = f"it depends on no image: {depends or 'no dependencies'}"
+        raise HarnessError(f"find the kernel of {package}", happened)
+    return found.group()
+
+
+def _fetch(apt: Apt, name: str, origin: str, place: Path) -> None:
+    """Fill an entry of the cache: vmlinuz, modules, and a line each for the release and where it came from."""
+    unpacked = place / "unpacked"
+    for _ in range(3):  # some packages are split: the first may have no image and depend on the one that has
+        package = apt.download(name, place / "download")
+        run(["dpkg-deb", "-x", package, unpacked], timeout=_UNPACK_SECONDS)
+        images = [*unpacked.glob("boot/vmlinuz-*"), *unpacked.glob("usr/lib/modules/*/vmlinuz")]
+        if images:
+            break
+        name = _image_of(apt, name)
+    else:
+        raise HarnessError(f"find a kernel in {name}", "neither /boot/vmlinuz-* nor /usr/lib/modules/*/vmlinuz")
+    trees = [*unpacked.glob("lib/modules/*"), *unpacked.glob("usr/lib/modules/*")]
+    if len(trees) != 1:
+        raise HarnessError(f"find the modules of {name}", f"{len(trees)} trees under /lib/modules")
+    images[0].rename(place / "vmlinuz")
+    _reduce(trees[0], place / "modules")
+    (place / "kernel").write_text(f"{trees[0].name}\n{origin}\n")
+    shutil.rmtree(unpacked)
+    shutil.rmtree(place / "download")
+
+
+def _reduce(tree: Path, root: Path) -> None:
+    """Of a kernel's modules those that a guest may load, below another root, with modprobe's tables."""
+    release = tree.name
+    if tree.parent.parent.name == "usr":  # depmod -b wants lib/modules
+        tree = tree.rename(tree.parent.parent.parent / release)
+    kept = root / "lib" / "modules" / release
+    kept.mkdir(parents=True)
+    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        if (tree / name).exists():
+            shutil.copy2(tree / name, kept / name)
+    files = {path.name.split(".ko")[0].replace("-", "_"): path for path in tree.glob("kernel/**/*.ko*")}
+    wanted = [name for name in MODULES if name in files]
+    while wanted:
+        path = files[wanted.pop()]
+        target = kept / path.relative_to(tree).with_name(path.name.split(".ko")[0] + ".ko")
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(_module(path))
+            wanted += _dependencies(target)
+    run(["depmod", "-b", root, release])
+
+
+def _module(path: Path) -> bytes:
+    """A module's content. The guest's init loads modules that are not compressed."""
+    if path.suffix == ".xz":
+        import lzma
+
+        return lzma.decompress(path.read_bytes())
+    if path.suffix == ".zst":
+        return run(["zstd", "-dc", path]).stdout
+    return path.read_bytes()
+
+
+def _dependencies(module: Path) -> list[str]:
+    """The names in the field depends of a module's section .modinfo."""
+    found = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
+    names = found.group(1).decode() if found else ""
+    return [name.replace("-", "_") for name in names.split(",") if name]
+
+
+def _point(link: Path, entry: Path) -> None:
+    fresh = link.with_name(f".{link.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(entry.name)
+    fresh.replace(link)
