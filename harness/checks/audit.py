@@ -150,7 +150,7 @@ def _pid_reused(redirection: Redirection) -> Result:
     second = redirection.lab.ask(request)
     found.expect(first.status == 200, f"root got {first.status or first.error}")
     found.expect(second.pid == first.pid, f"the second client has pid {second.pid}, not {first.pid}")
-    expect_redirected(found, sides(redirection, request, second), audited=True, uid=NOBODY, status=403)
+    expect_redirected(found, sides(redirection, [(request, second)])[0], audited=True, uid=NOBODY, status=403)
     record = redirection.audit(first.source_port)
     found.expect(record is not None and record.uid == 0, "root's record changed when its pid was used again")
     return found.result(

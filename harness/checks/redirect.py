@@ -10,7 +10,8 @@ Sides that disagree are a FAIL that says which: each is taken independently of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from harness.checks.base import Environment
@@ -37,7 +38,7 @@ class Sides:
     accepted: Accepted | None
     record: maps.AuditRecord | None
     sent: tuple[Packet, ...]  # what the client itself began over the veth
-    forwarded: bool  # whether somebody else of the VM opened a connection to the same destination
+    forwarded: bool  # whether the proxy's own connection for this client crossed it
 
     @property
     def through_proxy(self) -> bool:
@@ -65,31 +66,49 @@ class Sides:
 
 def look(redirection: Redirection, request: Request) -> Sides:
     """Send one client and take the four sides."""
+    return look_all(redirection, [request])[0]
+
+
+def look_all(redirection: Redirection, requests: Sequence[Request]) -> list[Sides]:
+    """Send clients, all at once, and take the four sides of each."""
     lab = redirection.lab
     lab.accepted()
     lab.captured()
-    return sides(redirection, request, lab.ask(request))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(lab.client(request)) for request in requests]
+        seen = [client.seen() for client in clients]
+    return sides(redirection, list(zip(requests, seen, strict=True)))
 
 
-def sides(redirection: Redirection, request: Request, seen: Seen) -> Sides:
-    """The four sides of what a client has just done."""
+def sides(redirection: Redirection, done: Sequence[tuple[Request, Seen]]) -> list[Sides]:
+    """The four sides of what clients have just done."""
     lab = redirection.lab
-    accepted = lab.accepted()
-    packets = [packet for packet in lab.captured() if packet.opens and packet.source == topology.VM_ADDRESS]
-    there = [packet for packet in packets if (packet.destination, packet.port) == (request.address, request.port)]
-    # The kernel may give the proxy, whose destination is another, the port that the client has.
-    proxys = {port for accept in accepted for port in accept.endpoint_ports}
-    own = tuple(
-        packet for packet in there if packet.source_port == seen.source_port and packet.source_port not in proxys
-    )
+    accepted = {accept.port: accept for accept in lab.accepted()}
+    sent = [packet for packet in lab.captured() if packet.opens and packet.source == topology.VM_ADDRESS]
+    # The kernel may give the proxy, whose destination is another, the port that a client has.
+    proxys = {port for accept in accepted.values() for port in accept.endpoint_ports}
+    return [_sides(redirection, request, seen, accepted.get(seen.source_port), sent, proxys) for request, seen in done]
+
+
+def _sides(
+    redirection: Redirection,
+    request: Request,
+    seen: Seen,
+    accept: Accepted | None,
+    sent: list[Packet],
+    proxys: set[int],
+) -> Sides:
+    there = [packet for packet in sent if (packet.destination, packet.port) == (request.address, request.port)]
     return Sides(
         request,
         seen,
-        lab.nonce,
-        next((accept for accept in accepted if accept.port == seen.source_port), None),
+        redirection.lab.nonce,
+        accept,
         redirection.audit(seen.source_port) if seen.source_port else None,
-        own,
-        len(there) > len(own),
+        tuple(
+            packet for packet in there if packet.source_port == seen.source_port and packet.source_port not in proxys
+        ),
+        accept is not None and any(packet.source_port in accept.endpoint_ports for packet in there),
     )
 
 
@@ -144,26 +163,27 @@ REFUSED_STATUS = 421
 def redirected(environment: Environment) -> Iterator[Result]:
     """Check 4: each endpoint, asked by root."""
     with environment.redirect() as redirection:
-        for endpoint in ENDPOINTS:
-            found = Findings()
-            side = look(redirection, Request.to(endpoint))
-            status = 200 if environment.audited else REFUSED_STATUS
-            expect_redirected(found, side, audited=environment.audited, status=status)
-            yield found.result(
-                f"redirect.{endpoint.name}",
-                f"{endpoint.title} is redirected",
-                f"{endpoint.address}:{endpoint.port} goes to {LISTENER}, client, proxy, audit and capture agree",
-                evidence=side.evidence() | without_audit(environment),
-                observed=side.observed(),
-            )
+        all_sides = look_all(redirection, [Request.to(endpoint) for endpoint in ENDPOINTS])
+    for endpoint, side in zip(ENDPOINTS, all_sides, strict=True):
+        found = Findings()
+        status = 200 if environment.audited else REFUSED_STATUS
+        expect_redirected(found, side, audited=environment.audited, status=status)
+        yield found.result(
+            f"redirect.{endpoint.name}",
+            f"{endpoint.title} is redirected",
+            f"{endpoint.address}:{endpoint.port} goes to {LISTENER}, client, proxy, audit and capture agree",
+            evidence=side.evidence() | without_audit(environment),
+            observed=side.observed(),
+        )
 
 
 def untouched(environment: Environment) -> Iterator[Result]:
     """Check 5: what has to go its own way."""
+    rows = _elsewhere(environment.lab)
     with environment.redirect() as redirection:
-        for name, title, request in _elsewhere(environment.lab):
+        all_sides = look_all(redirection, [request for _, _, request in rows])
+        for (name, title, request), side in zip(rows, all_sides, strict=True):
             found = Findings()
-            side = look(redirection, request)
             expect_direct(found, side, datagram=request.behaviour == "datagram")
             yield found.result(
                 f"untouched.{name}",
@@ -197,7 +217,7 @@ def _skipped(redirection: Redirection) -> Result:
         client.seen()
         maps.skip(redirection.skip_map, client.pid)
         client.release()
-        side = sides(redirection, request, client.seen())
+        (side,) = sides(redirection, [(request, client.seen())])
         maps.unskip(redirection.skip_map, client.pid)
     expect_direct(found, side)
     return found.result(
@@ -212,17 +232,17 @@ def _skipped(redirection: Redirection) -> Result:
 
 def authorized(environment: Environment) -> Iterator[Result]:
     """Check 6: who may ask what, seen end to end."""
+    rows = [(endpoint, who, uid) for endpoint in ENDPOINTS for who, uid in (("root", 0), ("nobody", NOBODY))]
     with environment.redirect() as redirection:
-        for endpoint in ENDPOINTS:
-            for who, uid in (("root", 0), ("nobody", NOBODY)):
-                yield _authorized(environment, redirection, endpoint, who, uid)
+        all_sides = look_all(redirection, [Request.to(endpoint, uid=uid) for endpoint, _, uid in rows])
+    for (endpoint, who, uid), side in zip(rows, all_sides, strict=True):
+        yield _authorized(environment, side, endpoint, who, uid)
 
 
-def _authorized(environment: Environment, redirection: Redirection, endpoint: Endpoint, who: str, uid: int) -> Result:
+def _authorized(environment: Environment, side: Sides, endpoint: Endpoint, who: str, uid: int) -> Result:
     found = Findings()
     denied = endpoint.root_only and uid != 0
     status = (403 if denied else 200) if environment.audited else REFUSED_STATUS
-    side = look(redirection, Request.to(endpoint, uid=uid))
     expect_redirected(found, side, audited=environment.audited, uid=uid, status=status)
     found.expect(not denied or not side.forwarded, f"the proxy let the request of uid {uid} reach the service")
     verb = "is denied" if denied else "is answered"

@@ -1,11 +1,12 @@
-"""What crosses the veth, seen from the fabric's side: a packet socket that is read when somebody asks.
+"""What begins to cross the veth, seen from the fabric's side: a packet socket that is read when somebody asks.
 
 Packets wait in the socket's buffer, so nothing has to run while traffic flows, and what a client has sent is there
-before its connect() returns. scapy takes the packets apart.
+before its connect() returns. The kernel keeps only what opens something (a SYN, a datagram); scapy takes it apart.
 """
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import struct
 from dataclasses import dataclass
@@ -15,6 +16,24 @@ _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h
 _BUFFER = 64 << 20  # bytes
+
+
+_SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
+
+# Classic BPF, as `tcpdump -dd 'ip and (udp or tcp[13] & 0x12 = 2)'` has it: (code, jump if true, jump if false, k).
+_OPENING = (
+    (0x28, 0, 0, 12),  # ldh [12]             the Ethernet type
+    (0x15, 0, 8, 0x0800),  # jeq IPv4, else drop
+    (0x30, 0, 0, 23),  # ldb [23]             the IP protocol
+    (0x15, 5, 0, 17),  # jeq UDP, keep
+    (0x15, 0, 5, 6),  # jeq TCP, else drop
+    (0xB1, 0, 0, 14),  # ldxb 4*([14]&0xf)    the IP header's length
+    (0x50, 0, 0, 27),  # ldb [x + 27]         TCP's flags
+    (0x54, 0, 0, 0x12),  # and SYN|ACK
+    (0x15, 0, 1, 0x02),  # jeq SYN alone, keep
+    (0x06, 0, 0, 0xFFFF),  # keep
+    (0x06, 0, 0, 0),  # drop
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,10 @@ class Capture:
     def __init__(self, device: str):
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        code = b"".join(struct.pack("=HBBI", *instruction) for instruction in _OPENING)
+        program = ctypes.create_string_buffer(code, len(code))
+        fprog = struct.pack("@HP", len(_OPENING), ctypes.addressof(program))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
         self._socket.bind((device, 0))
         self._socket.setblocking(False)
 
