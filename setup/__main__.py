@@ -20,11 +20,12 @@ def main(arguments: list[str]) -> int:
         print("usage: sh setup/bootstrap.sh runtime|dev", file=sys.stderr)
         return 2
     venv = environment.Venv(ROOT, Path(os.environ.get("VENV") or ROOT / ".venv").absolute(), arguments[0])
+    tests = arguments[0] == "dev"
     try:
         require_version()
-        if system.missing().any or not venv.is_current():
+        if system.missing(tests=tests).any or not venv.is_current():
             with lock(ROOT):
-                system.install()
+                system.install(tests=tests)
                 venv.make()
     except HarnessError as error:
         if error.detail:

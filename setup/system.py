@@ -55,7 +55,10 @@ CAUSES = (
 
 @dataclass(frozen=True)
 class Missing:
-    """Needs of `harness.kernel.packages` that this machine does not meet: those that matter, and the mere tools."""
+    """Needs of `harness.kernel.packages` that this machine does not meet: those that matter, and the mere tools.
+
+    tools has those of the tests too, where they were asked for.
+    """
 
     runtime: tuple[str, ...]
     tools: tuple[str, ...]
@@ -71,19 +74,20 @@ class Missing:
         return self.row is not None and self.row.automatic and os.geteuid() == 0
 
 
-def missing() -> Missing:
+def missing(*, tests: bool = False) -> Missing:
+    """tests: also look for what only the tests need."""
     row = packages.distribution()
     lacks = _not_installed(row) if row is not None and row.automatic else _not_found()
     return Missing(
         tuple(need for need in packages.RUNTIME_NEEDS if need in lacks),
-        tuple(need for need in packages.TOOL_NEEDS if need in lacks),
+        tuple(need for need in packages.TOOL_NEEDS + (packages.TEST_NEEDS if tests else ()) if need in lacks),
         row,
     )
 
 
-def install() -> None:
+def install(*, tests: bool = False) -> None:
     """Install what is missing. Raises HarnessError when that is not possible; missing tools alone are only told."""
-    lacks = missing()
+    lacks = missing(tests=tests)
     if not lacks.any:
         return
     hint = packages.install_hint(lacks.runtime + lacks.tools)
@@ -100,7 +104,7 @@ def _not_installed(row: Distribution) -> set[str]:
 
     Any headers tree will do, wherever it comes from: only where there is none is a package missing.
     """
-    needs = [need for need in packages.ALL_NEEDS if need != packages.HEADERS]
+    needs = [need for need in (*packages.ALL_NEEDS, *packages.TEST_NEEDS) if need != packages.HEADERS]
     names = {need: packages.package_names((need,), row)[0] for need in needs}
     query = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names.values()]
     answer = text(run(query, check=False).stdout).splitlines()

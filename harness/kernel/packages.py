@@ -25,6 +25,9 @@ CURL = "curl"
 NFT = "nft"  # nft(8): the benchmark compares with a REDIRECT rule
 IP = "ip"  # ip(8): only a person and the tests run it; the lab speaks netlink itself
 CAPSH = "capsh"  # capsh(1): to run a test with fewer capabilities
+CLANG = "clang"  # clang(1) with the target bpf: the tests compile objects like an agent's
+LLVM_STRIP = "llvm-strip"  # llvm-strip(1): and strip some of them
+LIBBPF_HEADERS = "libbpf-headers"  # bpf/bpf_helpers.h
 QEMU = "qemu"  # to boot other kernels
 MMDEBSTRAP = "mmdebstrap"  # mmdebstrap(1): makes the root file system of a guest
 E2FSPROGS = "e2fsprogs"  # mke2fs(8): puts it into an image
@@ -34,6 +37,8 @@ KMOD = "kmod"  # depmod(8), for the modules of another kernel
 RUNTIME_NEEDS = (PYTHON, VENV, BCC, HEADERS)
 TOOL_NEEDS = (CURL, NFT, IP, CAPSH)
 ALL_NEEDS = RUNTIME_NEEDS + TOOL_NEEDS
+# What it takes to compile the tests' objects; set-up installs it for `make test` only.
+TEST_NEEDS = (CLANG, LLVM_STRIP, LIBBPF_HEADERS)
 # What it takes to boot another kernel, on distributions with apt; set-up never installs it.
 VM_NEEDS = (QEMU, MMDEBSTRAP, E2FSPROGS, KMOD)
 
@@ -46,6 +51,9 @@ WHAT = {
     NFT: "nft",
     IP: "ip",
     CAPSH: "capsh",
+    CLANG: "clang",
+    LLVM_STRIP: "llvm-strip",
+    LIBBPF_HEADERS: "libbpf's headers",
     QEMU: "QEMU",
     MMDEBSTRAP: "mmdebstrap",
     E2FSPROGS: "mke2fs",
@@ -83,6 +91,9 @@ DISTRIBUTIONS = (
             NFT: "nftables",
             IP: "iproute2",
             CAPSH: "libcap2-bin",
+            CLANG: "clang",
+            LLVM_STRIP: "llvm",
+            LIBBPF_HEADERS: "libbpf-dev",
             QEMU: "qemu-system-x86",
             MMDEBSTRAP: "mmdebstrap",
             E2FSPROGS: "e2fsprogs",
@@ -105,6 +116,9 @@ DISTRIBUTIONS = (
             NFT: "nftables",
             IP: "iproute2",
             CAPSH: "libcap2-bin",
+            CLANG: "clang",
+            LLVM_STRIP: "llvm",
+            LIBBPF_HEADERS: "libbpf-dev",
             QEMU: "qemu-system-x86",
             MMDEBSTRAP: "mmdebstrap",
             E2FSPROGS: "e2fsprogs",
@@ -126,6 +140,9 @@ DISTRIBUTIONS = (
             NFT: "nftables",
             IP: "iproute",
             CAPSH: "libcap",
+            CLANG: "clang",
+            LLVM_STRIP: "llvm",
+            LIBBPF_HEADERS: "libbpf-devel",
         },
         "kernel-devel-{release}",
         note="CBL-Mariner 2 has Python 3.9, which is too old; Azure Linux 3 has 3.12",
@@ -143,6 +160,9 @@ DISTRIBUTIONS = (
             NFT: "nftables",
             IP: "iproute",
             CAPSH: "libcap",
+            CLANG: "clang",
+            LLVM_STRIP: "llvm",
+            LIBBPF_HEADERS: "libbpf-devel",
         },
         "kernel-devel-{release}",
     ),
@@ -159,6 +179,9 @@ DISTRIBUTIONS = (
             NFT: "nftables",
             IP: "iproute",
             CAPSH: "libcap",
+            CLANG: "clang",
+            LLVM_STRIP: "llvm",
+            LIBBPF_HEADERS: "libbpf-devel",
         },
         "kernel-devel-{release}",
         note="python3-bcc is built for the system's python3: 3.9 in release 9, which is too old, 3.12 in release 10",
@@ -176,6 +199,9 @@ DISTRIBUTIONS = (
             NFT: "nftables",
             IP: "iproute2",
             CAPSH: "libcap-progs",
+            CLANG: "clang",
+            LLVM_STRIP: "llvm",
+            LIBBPF_HEADERS: "libbpf-devel",
         },
         "kernel-default-devel",
         note="release 15 has Python 3.6 as python3, which is too old",
