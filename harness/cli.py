@@ -62,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--program", choices=("plain", "hardened"), default="plain", help="which of our programs to verify"
     )
+    verify.add_argument(
+        "--audit",
+        choices=("sock_ops", "kprobe"),
+        help="complete audit records by sock_ops or, as the agent does, by a kprobe (default: the best there is)",
+    )
     verify.add_argument("--explain", action="store_true", help="show the chain of proof for each endpoint")
     verify.add_argument(
         "--self-test", action="store_true", help="also break the program in every way and see it caught"
@@ -101,6 +106,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from harness.checks import verify
     from harness.checks.options import Options
+    from harness.program.compile import Join
 
     only = tuple(options.only) or (("chain",) if options.explain else ())
     if options.list or options.only:
@@ -113,7 +119,8 @@ def _verify(options: argparse.Namespace) -> int:
         unknown = plan.unknown(only)
         if unknown:
             return _usage(f"no check is named {', '.join(unknown)}; `msp-harness verify --list` lists them")
-    with verify.start(Options(options.program, only, options.quick, options.self_test)) as started:
+    join = Join(options.audit) if options.audit else None
+    with verify.start(Options(options.program, only, options.quick, options.self_test, join)) as started:
         from harness.checks import plan
         from harness.report import console
 

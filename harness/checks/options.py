@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.program.compile import Join
+
 
 @dataclass(frozen=True)
 class Options:
@@ -13,6 +15,7 @@ class Options:
     only: tuple[str, ...] = ()
     quick: bool = False
     self_test: bool = False
+    join: Join | None = None  # how audit records are completed; None: the best way that the kernel has
 
 
 def matches(word: str, name: str) -> bool:

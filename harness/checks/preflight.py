@@ -20,6 +20,7 @@ from harness.kernel import cgroups, facts, features, packages, processes
 from harness.kernel.features import FEATURES, Answer, Probed
 from harness.msp import codes, guide
 from harness.program import headers
+from harness.program.compile import Join
 from harness.report import Json, Outcome, Result
 
 DOCUMENTED_FLOOR = "5.15"  # the guide's prerequisites
@@ -140,6 +141,23 @@ def kernel(machine: Machine) -> Result:
     return Result(
         "preflight.kernel", title, Outcome.PASS, f"{release} has all {len(FEATURES)} things asked for", evidence
     )
+
+
+JOINS = {Join.SOCK_OPS: "sock-ops", Join.KPROBE: "kprobe"}
+"""Which feature each way of completing audit records needs."""
+
+
+def cannot_join(machine: Machine, join: Join) -> Result | None:
+    """A FAIL when audit records cannot be completed in this way here, else nothing.
+
+    The best way is always one that there is, so that this is about the one that was asked for.
+    """
+    if join is Join.NONE or machine.has(JOINS[join]):
+        return None
+    said = machine.features[JOINS[join]].said
+    others = [other for other, feature in JOINS.items() if machine.has(feature)]
+    remedy = f"use `--audit {others[0]}`, or leave --audit out" if others else "leave --audit out"
+    return _fail("audit", "The way of completing audit records that was asked for", f"no {join} here: {said}", remedy)
 
 
 def _load_code(feature: str) -> str | None:

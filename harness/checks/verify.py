@@ -36,7 +36,7 @@ def start(options: Options) -> Iterator[Started]:
     """Ask the kernel what it has and start the compilers, which end with the with block."""
     recording = Recording("live kernel")
     machine = preflight.machine()
-    join = best_join(machine)
+    join = options.join or best_join(machine)
     with ExitStack() as stack:
         compilations = {}
         if os.geteuid() == 0:  # else nothing of it could be loaded
@@ -77,7 +77,10 @@ def _results(started: Started, about: _About) -> Iterator[Result]:
     for result in preflight.look(started.machine):
         blocked |= result.blocking and result.outcome in (Outcome.FAIL, Outcome.ERROR)
         yield result
-    if blocked or started.machine.cgroup2 is None:
+    lacking = preflight.cannot_join(started.machine, started.join)
+    if lacking is not None:
+        yield lacking
+    if blocked or lacking is not None or started.machine.cgroup2 is None:
         return
     from harness.checks.execution import run_checks
     from harness.lab import state

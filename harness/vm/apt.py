@@ -101,7 +101,7 @@ class Apt:
         self.architecture = text(run(["dpkg", "--print-architecture"]).stdout).strip()
 
     def update(self) -> None:
-        """Fetch the suite's lists. Raises HarnessError with apt's own words: no such suite, no network, bad signature."""
+        """Fetch the suite's lists. Raises HarnessError in apt's words: no such suite, no network, a bad signature."""
         # Any: else a source that does not answer is only a warning, and old lists are used.
         command = ["apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any"]
         run(command, timeout=_SECONDS, environment=self._environment)
@@ -119,6 +119,6 @@ class Apt:
         """Fetch a package into a directory, checked by apt, and give the file."""
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        command = ["env", "-C", place, "apt-get", "-q", "download", package]
-        run(command, timeout=_SECONDS, environment=self._environment)
+        words = ["env", "-C", str(place), "apt-get", "-q", "download", package]
+        run(words, timeout=_SECONDS, environment=self._environment)
         return next(place.glob("*.deb"))

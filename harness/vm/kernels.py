@@ -50,10 +50,10 @@ class Kernel:
 
     def load_order(self, names: Sequence[str]) -> list[Path]:
         """The files of these modules as far as there are any, each after those that it depends on."""
-        dependencies = {}
+        dependencies: dict[str, list[str]] = {}
         for line in (self.modules / "modules.dep").read_text().splitlines():
-            name, _, needed = line.partition(":")
-            dependencies[name] = needed.split()
+            name, _, needs = line.partition(":")
+            dependencies[name] = needs.split()
         order: dict[str, None] = {}
         for name, needed in dependencies.items():
             if Path(name).stem in names:

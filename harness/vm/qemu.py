@@ -81,9 +81,7 @@ def boot(kernel: Kernel, guest: Guest, job: Job) -> Ended:
             happened = happened or "it ended without having told an exit status"
             detail = "\n".join([*console.splitlines()[-CONSOLE_LINES:], *_read(place / "stderr").splitlines()[-10:]])
             raise HarnessError(attempted, happened, "its console's last lines say why", detail=detail)
-        return Ended(
-            int(status), _read(place / "stdout"), _read(place / "stderr"), console, accelerator, seconds
-        )
+        return Ended(int(status), _read(place / "stdout"), _read(place / "stderr"), console, accelerator, seconds)
 
 
 def _read(path: Path) -> str:
