@@ -7,11 +7,15 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
 from harness.lab import hostgaplugin, imds, wireserver
 from harness.lab.http import Headers, Limits, Peer, Request, Response, Server
 from harness.lab.service import KEPT_BYTES, Service, call_of
+
+if TYPE_CHECKING:
+    from harness.lab.secure_channel import SecureChannel
 
 SERVICES = {service.endpoint.name: service for service in (imds.SERVICE, wireserver.SERVICE, hostgaplugin.SERVICE)}
 
@@ -43,7 +47,8 @@ class Fabric:
     """The three services on already bound, listening sockets, by endpoint name; it owns them from start() on.
 
     requests holds what was asked, oldest first, the last `remember` of it. scenarios, by endpoint name, may be set
-    and deleted at any time.
+    and deleted at any time. channel is the platform's secure channel; without one its paths do not exist, and nothing
+    is asked to be signed.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Fabric:
         services: Mapping[str, Service] | None = None,
         limits: Limits | None = None,
         remember: int = 4096,
+        channel: SecureChannel | None = None,
     ):
         services = services or SERVICES
         unknown = sorted(set(sockets) - set(services))
@@ -62,6 +68,7 @@ class Fabric:
             )
         self.requests: deque[Seen] = deque(maxlen=remember)
         self.scenarios: dict[str, Scenario] = {}
+        self.channel = channel
         self._servers = [self._server(services[name], listener, limits) for name, listener in sockets.items()]
 
     async def start(self) -> None:
@@ -92,10 +99,18 @@ class _Session:
 
         async def serve() -> Response:
             nonlocal size
+            channel, endpoint = self._fabric.channel, self._service.endpoint.name
+            if channel:
+                await channel.arrive(endpoint, request)
+            check = channel and channel.check(request)
             async for piece in request.body:
                 size += len(piece)
                 body.extend(piece[: KEPT_BYTES - len(body)])
-            return self._service.answer(call_of(request, bytes(body), size))
+                if check:
+                    check.update(piece)
+            call = call_of(request, bytes(body), size)
+            answer = channel.answer(endpoint, call, check) if channel and check else None
+            return answer or self._service.answer(call)
 
         try:
             scenario = self._fabric.scenarios.get(self._service.endpoint.name)

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.agent.proxy import Proxy
 from harness.errors import HarnessError, errno_text
@@ -35,6 +35,10 @@ from harness.lab.worker import Handler, Reply, Worker
 from harness.msp.endpoints import ENDPOINTS, PROXY
 from harness.program import maps
 from harness.program.attach import Way
+
+if TYPE_CHECKING:
+    from harness.lab.platform import Platform
+    from harness.lab.scenarios import Scenario
 
 OTHER_PORT = 8080
 """A port of the metadata addresses that no policy names."""
@@ -71,6 +75,13 @@ class Lab:
     @property
     def outside_cgroup(self) -> Path:
         return self.cgroup / "outside"
+
+    @property
+    def platform(self) -> Platform:
+        """The platform's secure channel, where the lab was opened with a scenario."""
+        from harness.lab.platform import Platform
+
+        return Platform(self.fabric)
 
     def client(self, request: Request) -> clients.Client:
         """Start a client in the VM, in the covered cgroup unless it names another."""
@@ -115,9 +126,13 @@ class Lab:
 
 
 @contextmanager
-def open_lab(run: Run, name: str = "lab", *, proxy_port: int = PROXY[1]) -> Iterator[Lab]:
+def open_lab(
+    run: Run, name: str = "lab", *, proxy_port: int = PROXY[1], scenario: Scenario | None = None
+) -> Iterator[Lab]:
     """Build a lab in the run's cgroup. Everything is gone at the end of the with block.
 
+    proxy_port 0 has the lab's own proxy listen where nobody is sent to: for an agent that brings its own. With a
+    scenario the fabric speaks the secure channel (Lab.platform); without, it asks for no keys and no signatures.
     Call it while the process has one thread: it forks.
     """
     cgroup = cgroups.make(run.cgroup / name)
@@ -134,7 +149,7 @@ def open_lab(run: Run, name: str = "lab", *, proxy_port: int = PROXY[1]) -> Iter
         fabric.call("build", vm_pid=vm.pid)
         vm.call("build")
         proxy.call("start")
-        fabric.call("start")
+        fabric.call("start", scenario=scenario and scenario.dump())
         yield Lab(cgroup, nonce, vm, proxy, fabric)
 
 
@@ -177,8 +192,14 @@ def _fabric() -> Mapping[str, Handler]:
             for endpoint in ENDPOINTS
         }
 
-    async def start() -> None:
-        state["fabric"] = Fabric(state["sockets"])
+    async def start(scenario: dict[str, Any] | None) -> None:
+        channel = None
+        if scenario is not None:
+            from harness.lab import platform  # what it needs is not imported where no agent has keys
+
+            channel = platform.channel(scenario)
+            handlers.update(platform.handlers(channel))
+        state["fabric"] = Fabric(state["sockets"], channel=channel)
         await state["fabric"].start()
         others = [(topology.OTHER_ADDRESS, 80), *{(endpoint.address, OTHER_PORT) for endpoint in ENDPOINTS}]
         state["others"] = [await asyncio.start_server(_answer_other, *other) for other in others]
@@ -190,7 +211,8 @@ def _fabric() -> Mapping[str, Handler]:
         packets, dropped = state["capture"].drain()
         return [asdict(packet) for packet in packets], dropped
 
-    return {"build": build, "start": start, "captured": captured}
+    handlers: dict[str, Handler] = {"build": build, "start": start, "captured": captured}
+    return handlers
 
 
 async def _answer_other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
