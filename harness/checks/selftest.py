@@ -6,8 +6,9 @@ on this machine, and the Result says so.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from harness.checks import audit, redirect
@@ -15,7 +16,6 @@ from harness.checks.base import Environment, Function, perform_plainly
 from harness.errors import HarnessError
 from harness.program import source
 from harness.program.compile import Compilation, Join, redirector
-from harness.program.image import Image
 from harness.program.load import load
 from harness.report import Outcome, Result
 
@@ -83,26 +83,20 @@ def broken(fault: Fault) -> str:
 def self_test(environment: Environment, join: Join) -> Iterator[Result]:
     """Compile, load and check each broken program in the environment's lab."""
     faults = [fault for fault in FAULTS if join is not Join.NONE or fault.check is not audit.audited]
-
-    def image(fault: Fault) -> Image | HarnessError:
-        try:
-            with Compilation(redirector(join=join, text=broken(fault))) as compilation:
-                return compilation.result()
-        except HarnessError as error:
-            return error
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for fault, built in zip(faults, pool.map(image, faults), strict=True):
-            yield _caught(environment, fault, built)
+    with ExitStack() as stack:
+        compilations: deque[Compilation] = deque()
+        for number, fault in enumerate(faults):
+            for ahead in faults[number + len(compilations) : number + _AT_ONCE]:
+                compilation = Compilation(redirector(join=join, text=broken(ahead)))
+                compilations.append(stack.enter_context(compilation))
+            yield _caught(environment, fault, compilations.popleft())
 
 
-def _caught(environment: Environment, fault: Fault, built: Image | HarnessError) -> Result:
+def _caught(environment: Environment, fault: Fault, compilation: Compilation) -> Result:
     name = f"selftest.{fault.name}"
     evidence = {"expected to catch it": fault.caught_by}
-    if isinstance(built, HarnessError):
-        return Result(name, TITLE, Outcome.ERROR, f"the broken program could not be built: {built}", evidence)
     try:
-        with load(built) as loaded:
+        with load(compilation.result()) as loaded:
             results = list(perform_plainly(fault.check, replace(environment, loaded=loaded)))
     except HarnessError as error:
         return Result(name, TITLE, Outcome.ERROR, f"the broken program could not be tried: {error}", evidence)

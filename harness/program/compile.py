@@ -1,9 +1,7 @@
 """From C to a program image, by BCC.
 
-BCC is imported and clang run in a process of their own: they are slow to start, so that the caller does other things
-meanwhile; they print on stderr from C; and a crash of clang is an error like any other.
-
-    python -m harness.program.compile < request.json > image.json
+BCC is imported and clang run in a process of their own: they are slow, so that the caller does other things meanwhile;
+they print from C; and a crash of clang is an error like any other.
 """
 
 from __future__ import annotations
@@ -11,10 +9,13 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import subprocess
+import select
+import signal
 import sys
+import time
+import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 
@@ -22,6 +23,7 @@ from harness.command import text
 from harness.errors import HarnessError
 from harness.kernel import bpf, packages
 from harness.kernel.bpf import AttachType, ProgramType
+from harness.kernel.processes import die_with_parent
 from harness.program import headers, source
 from harness.program.image import Image, MapSpec, ProgramSpec, find_relocations
 
@@ -32,6 +34,9 @@ KINDS: Mapping[str, tuple[ProgramType, AttachType | None]] = {
     "complete_kprobe": (ProgramType.KPROBE, None),
 }
 """What each function of bpf/connect4.c is."""
+
+_REFUSED = 3  # the exit status that says: the answer is why there is no image
+_MESSAGES = 1 << 20  # bytes of the compiler's messages that are kept
 
 TIMEOUT = 60  # seconds; a compile takes 0.2 to 0.4 s, under emulation 7 s
 
@@ -65,22 +70,24 @@ def redirector(*, hardened: bool = False, join: Join = Join.SOCK_OPS, text: str 
 
 
 class Compilation:
-    """A compile that has been started; result() waits for it. Leaving a with block ends it."""
+    """A compile that has been started; result() waits for it. Leaving a with block ends it.
+
+    It is a fork of the caller, which is to have one thread.
+    """
 
     def __init__(self, code: Source):
         self._source = code
         self.digest: str | None = None  # of the image, once it is there
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.program.compile"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
-        assert self._process.stdin is not None
-        with self._process.stdin as request:
-            request.write(json.dumps(asdict(code)).encode())
-        self._process.stdin = None
+        parent = os.getpid()
+        self._answer, entry = os.pipe()
+        self._errors = os.memfd_create("compiler's messages")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _be_compiler(parent, code, entry, self._errors)
+        os.close(entry)
+        self._status: int | None = None
 
     def __enter__(self) -> Compilation:
         return self
@@ -88,28 +95,68 @@ class Compilation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
+        if self._status is None:
+            os.kill(self._pid, signal.SIGKILL)
+            self._wait()
+        os.close(self._answer)
+        os.close(self._errors)
+
+    def _wait(self) -> int:
+        _, status = os.waitpid(self._pid, 0)
+        self._status = os.waitstatus_to_exitcode(status)
+        return self._status
 
     def result(self) -> Image:
         """The image. Raises HarnessError with the compiler's own messages."""
         attempted = f"compile {self._source.name} with BCC"
-        try:
-            output, errors = self._process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired as error:
-            raise HarnessError(attempted, f"not done after {TIMEOUT} s") from error
-        if self._process.returncode == 0:
-            image = Image.parse(output.decode())
+        answer = self._read(attempted)
+        status = self._wait()
+        os.lseek(self._errors, 0, os.SEEK_SET)
+        messages = text(os.read(self._errors, _MESSAGES))
+        if status == 0:
+            image = Image.parse(answer.decode())
             self.digest = image.digest
             return image
+        if status == _REFUSED:
+            refusal = json.loads(answer)
+            raise HarnessError(attempted, refusal["happened"], refusal["remedy"], detail=messages)
+        how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        last = (messages.strip().splitlines() or ["it said nothing"])[-1]
+        raise HarnessError(attempted, f"the compiler ended {how}: {last}", detail=messages)
+
+    def _read(self, attempted: str) -> bytes:
+        """What the compiler's process writes, up to its end."""
+        deadline = time.monotonic() + TIMEOUT
+        answer = bytearray()
+        while select.select([self._answer], [], [], max(0, deadline - time.monotonic()))[0]:
+            piece = os.read(self._answer, 1 << 16)
+            if not piece:
+                return bytes(answer)
+            answer += piece
+        raise HarnessError(attempted, f"not done after {TIMEOUT} s")
+
+
+def _be_compiler(parent: int, code: Source, entry: int, errors: int) -> None:
+    """The compiler's process: never returns."""
+    status = 1
+    try:
+        die_with_parent(parent)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+        os.dup2(errors, 1)  # whatever BCC prints from C, on either, is a diagnostic
+        os.dup2(errors, 2)
         try:
-            refusal = json.loads(output)
-        except ValueError:  # it did not get as far as to say why
-            last = (text(errors).strip().splitlines() or ["nothing on stderr"])[-1]
-            happened = f"the compiler ended with status {self._process.returncode}: {last}"
-            raise HarnessError(attempted, happened, detail=text(errors)) from None
-        raise HarnessError(attempted, refusal["happened"], refusal["remedy"], detail=text(errors))
+            answer, status = _compile(code).dump(), 0
+        except HarnessError as error:
+            refusal = {"happened": f"{error.attempted}: {error.happened}", "remedy": error.remedy}
+            answer, status = json.dumps(refusal), _REFUSED
+            os.write(errors, error.detail.encode("utf-8", "replace"))
+        with os.fdopen(entry, "w") as output:
+            output.write(answer)
+    except BaseException:
+        os.write(errors, traceback.format_exc().encode("utf-8", "replace"))
+        status = 1
+    finally:
+        os._exit(status)
 
 
 def compile_source(code: Source) -> Image:
@@ -132,7 +179,8 @@ def _compile(code: Source) -> Image:
     os.environ["BCC_KERNEL_SOURCE"] = str(tree.path)
     flags = [f"-I{source.directory()}", *(f"-D{definition}" for definition in code.definitions)]
     try:
-        module = bcc.BPF(text=code.text, cflags=flags)
+        # bytes, else BCC warns, which is an error where a caller made warnings errors
+        module = bcc.BPF(text=code.text.encode(), cflags=flags)
     except Exception as error:  # BCC raises nothing more precise
         raise HarnessError(f"compile {code.name}", str(error)) from error
     maps = {name.decode(): module[name].map_fd for name in _table_names(module)}
@@ -158,22 +206,3 @@ def _table_names(module: object) -> list[bytes]:
     lib.bpf_table_name.restype = ctypes.c_char_p  # BCC leaves it at int
     handle = module.module  # type: ignore[attr-defined]
     return [lib.bpf_table_name(handle, index) for index in range(lib.bpf_num_tables(handle))]
-
-
-def main() -> int:
-    """Read a Source as JSON from standard input; write an Image, or why there is none, to standard output."""
-    code = Source(**json.load(sys.stdin))
-    stdout = os.dup(1)
-    os.dup2(2, 1)  # whatever BCC prints from C is a diagnostic
-    try:
-        answer, status = _compile(code).dump(), 0
-    except HarnessError as error:
-        answer, status = json.dumps({"happened": f"{error.attempted}: {error.happened}", "remedy": error.remedy}), 1
-        print(error.detail, file=sys.stderr)
-    with os.fdopen(stdout, "w") as output:
-        output.write(answer)
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

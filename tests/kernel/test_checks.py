@@ -21,7 +21,7 @@ from harness.msp import codes
 from harness.msp.endpoints import IMDS, WIRESERVER
 from harness.program import attached, maps
 from harness.program.attach import Way, attach_one
-from harness.program.compile import Join
+from harness.program.compile import Compilation, Join, redirector
 from harness.program.image import Image
 from harness.program.load import load
 from harness.report import Outcome, Result
@@ -53,10 +53,10 @@ def test_every_fault_is_caught(environment: Environment, join: Join) -> None:
     assert len(results) == len(selftest.FAULTS)
 
 
-def test_self_test_notices_a_check_that_sees_nothing(environment: Environment, image: Image) -> None:
+def test_self_test_notices_a_check_that_sees_nothing(environment: Environment, join: Join) -> None:
     """The program as it is, given out for a broken one, must be reported as not caught."""
-    fault = selftest.FAULTS[0]
-    result = selftest._caught(environment, fault, image)
+    with Compilation(redirector(join=join)) as compilation:
+        result = selftest._caught(environment, selftest.FAULTS[0], compilation)
     assert result.outcome is Outcome.FAIL
     assert "cannot be trusted" in result.summary
 
