@@ -14,9 +14,6 @@
  * clients with one port at two source addresses, or in two namespaces, still share a record.)
  */
 #include "connect4.h"
-#ifdef JOIN_BY_THREAD
-#include <linux/ptrace.h>
-#endif
 
 #define AF_INET6 10
 #define IPPROTO_TCP 6
@@ -27,6 +24,18 @@
 /* struct sock_common, include/net/sock.h, unchanged since 3.8: skc_daddr comes first, skc_num after skc_dport */
 #define SKC_DADDR_OFFSET 0
 #define SKC_NUM_OFFSET 14
+
+/*
+ * Where struct pt_regs has a function's first argument: di, regs[0], a0. These layouts stay, since users' programs rely
+ * on them; linux/ptrace.h would be the inside of one kernel, and takes clang more than a second.
+ */
+#if defined(__x86_64__)
+#define FIRST_ARGUMENT 112
+#elif defined(__aarch64__)
+#define FIRST_ARGUMENT 0
+#elif defined(__riscv)
+#define FIRST_ARGUMENT 80
+#endif
 
 #ifndef AUDIT_ENTRIES
 #define AUDIT_ENTRIES 4096
@@ -158,9 +167,9 @@ int connect6(struct bpf_sock_addr *ctx)
 #endif
 
 #ifdef JOIN_BY_THREAD
-int complete_kprobe(struct pt_regs *ctx)
+int complete_kprobe(void *ctx)
 {
-	void *sk = (void *)PT_REGS_PARM1(ctx);
+	void *sk = (void *)*(unsigned long *)(ctx + FIRST_ARGUMENT);
 	__u32 remote = 0;
 	__u16 port = 0;
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from harness.checks.results import timed
 from harness.errors import HarnessError
-from harness.kernel import cgroups, facts, features, packages, processes
+from harness.kernel import bpf, cgroups, facts, features, packages, processes
+from harness.kernel.bpf import BpfError
 from harness.kernel.features import FEATURES, Answer, Probed
-from harness.msp import codes, guide
-from harness.program import headers
+from harness.msp import codes, guide, verifier_codes
+from harness.program import headers, maps
 from harness.program.compile import Join
 from harness.report import Json, Outcome, Result
 
@@ -34,11 +35,24 @@ _FIRST_CAP_BPF = 39
 
 
 @dataclass(frozen=True)
+class LockedMemory:
+    """RLIMIT_MEMLOCK as this process had it (bytes; None: unlimited), and what a map of audit_map's size made of it.
+
+    refused: what the kernel said under that limit, and what it still said once this process had lifted its own.
+    """
+
+    limit: int | None = None
+    refused: str = ""
+    still_refused: str = ""
+
+
+@dataclass(frozen=True)
 class Machine:
     """What the checks after this one need to know: the probes' answers, the cgroup2 mount to use."""
 
     features: Mapping[str, Probed]
     cgroup2: Path | None
+    locked_memory: LockedMemory = LockedMemory()
 
     def has(self, name: str) -> bool:
         return self.features[name].answer is Answer.YES
@@ -69,9 +83,29 @@ def _once(function: Callable[[], Result]) -> Callable[[], Iterator[Result]]:
 
 
 def machine() -> Machine:
-    """Ask the kernel everything."""
+    """Ask the kernel everything. This process's limit on locked memory is lifted on the way, where it is in the way."""
     mounts = cgroups.layout().cgroup2
-    return Machine(features.probe_all(), mounts[0].point if mounts else None)
+    locked_memory = _lift_memlock_limit()
+    return Machine(features.probe_all(), mounts[0].point if mounts else None, locked_memory)
+
+
+def _lift_memlock_limit() -> LockedMemory:
+    limit, refused, still_refused = facts.memlock_limit(), _refused_map(), ""
+    if refused:
+        bpf.lift_memlock_limit()
+        still_refused = _refused_map()
+    return LockedMemory(limit, refused, still_refused)
+
+
+def _refused_map() -> str:
+    """What the kernel says against two maps of audit_map's size, as the program has them; nothing when they fit."""
+    layout = maps.LAYOUTS["audit_map"]
+    sizes = (layout.key_size, layout.value_size, maps.AUDIT_ENTRIES)
+    try:
+        with bpf.map_create(bpf.MapType.LRU_HASH, *sizes), bpf.map_create(bpf.MapType.LRU_HASH, *sizes):
+            return ""
+    except BpfError as error:
+        return error.happened
 
 
 def _fail(name: str, title: str, summary: str, remedy: str, **more: object) -> Result:
@@ -208,15 +242,22 @@ def lockdown() -> Result:
 
 
 def memlock(machine: Machine) -> Result:
-    """Kernels before 5.11 charge maps to RLIMIT_MEMLOCK; whether this one refuses is asked by making maps."""
+    """Kernels before 5.11 charge maps to RLIMIT_MEMLOCK; whether this one refuses was asked by making maps."""
     title = "Locked memory limit"
-    limit = facts.memlock_limit()
-    evidence = {"limit": "unlimited" if limit is None else f"{limit} B"}
-    if machine.has("hash-map") and machine.has("lru-map"):
-        return Result("preflight.memlock", title, Outcome.PASS, f"{evidence['limit']}; maps can be made", evidence)
-    said = machine.features["lru-map"].said
-    remedy = "raise it: `ulimit -l unlimited`, or LimitMEMLOCK=infinity in the unit"
-    return _fail("memlock", title, f"{evidence['limit']}; making a map: {said}", remedy, evidence=evidence)
+    found, code = machine.locked_memory, verifier_codes.MEMLOCK
+    limit = "unlimited" if found.limit is None else f"{found.limit} B"
+    if found.still_refused:
+        summary = f"{limit}; making maps of {maps.AUDIT_ENTRIES} entries: {found.still_refused}"
+        return _fail("memlock", title, summary, code.remedy, evidence={"limit": limit}, code=code.id)
+    if found.refused:
+        summary = (
+            f"{limit}: maps of {maps.AUDIT_ENTRIES} entries were refused, {found.refused}, until this process lifted "
+            "its own limit; a service under such a limit cannot load"
+        )
+        return Result(
+            "preflight.memlock", title, Outcome.WARN, summary, {"limit": limit}, remedy=code.remedy, code=code.id
+        )
+    return Result("preflight.memlock", title, Outcome.PASS, f"{limit}; maps can be made", {"limit": limit})
 
 
 def bcc() -> Result:

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,6 +153,15 @@ def _address(buffer: ctypes.Array[ctypes.c_char]) -> int:
 def _name(name: str) -> bytes:
     """An object's name as the kernel takes it: [A-Za-z0-9_.], at most 15."""
     return "".join(letter if letter.isalnum() or letter in "_." else "_" for letter in name)[:_NAME_LENGTH].encode()
+
+
+def lift_memlock_limit() -> None:
+    """Lift this process's RLIMIT_MEMLOCK as far as it may: kernels before 5.11 charge maps and programs to it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (ValueError, PermissionError):  # without CAP_SYS_RESOURCE, no further than the hard limit
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
 
 
 # --- maps -------------------------------------------------------------------------------------------------------

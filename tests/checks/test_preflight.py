@@ -11,6 +11,7 @@ import pytest
 from harness.checks import preflight
 from harness.kernel import cgroups, facts
 from harness.kernel.features import FEATURES, Answer, Probed
+from harness.program.compile import Join
 from harness.report import Outcome
 
 ALL = {feature.name: Probed(Answer.YES, "loads") for feature in FEATURES}
@@ -101,13 +102,28 @@ def test_lockdown(mode: str | None, outcome: Outcome, monkeypatch: pytest.Monkey
     assert preflight.lockdown().outcome is outcome
 
 
-def test_memlock_is_judged_by_making_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "memlock_limit", lambda: 64)
-    assert preflight.memlock(MACHINE).outcome is Outcome.PASS
-    result = preflight.memlock(lacking("lru-map", Answer.UNKNOWN, "EPERM (Operation not permitted)"))
-    assert result.outcome is Outcome.FAIL
-    assert "64 B" in result.summary
-    assert "ulimit -l" in (result.remedy or "")
+@pytest.mark.parametrize(
+    ("refused", "still_refused", "outcome", "blocking"),
+    [("", "", Outcome.PASS, False), ("EPERM", "", Outcome.WARN, False), ("EPERM", "EPERM", Outcome.FAIL, True)],
+)
+def test_memlock_is_judged_by_making_maps(refused: str, still_refused: str, outcome: Outcome, blocking: bool) -> None:
+    machine = replace(MACHINE, locked_memory=preflight.LockedMemory(65536, refused, still_refused))
+    result = preflight.memlock(machine)
+    assert (result.outcome, result.blocking) == (outcome, blocking)
+    assert "65536 B" in result.summary
+    assert ("ulimit -l" in (result.remedy or "")) == bool(refused)
+
+
+@pytest.mark.parametrize("join", [Join.SOCK_OPS, Join.KPROBE])
+def test_a_way_of_completing_records_that_is_not_there_blocks(join: Join) -> None:
+    assert preflight.cannot_join(MACHINE, join) is None
+    assert preflight.cannot_join(MACHINE, Join.NONE) is None
+    result = preflight.cannot_join(lacking(preflight.JOINS[join], said="no such thing"), join)
+    assert result is not None
+    assert (result.outcome, result.blocking) == (Outcome.FAIL, True)
+    assert "no such thing" in result.summary
+    other = next(other for other in preflight.JOINS if other is not join)
+    assert f"--audit {other}`" in (result.remedy or "")
 
 
 def test_missing_tools_are_a_warning_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
