@@ -135,7 +135,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace) -> int:
     from harness import failures
     from harness.checks.recording import Recording
-    from harness.failures.table import chosen
+    from harness.failures.table import ALL, chosen
     from harness.report import console
 
     if options.list or not options.names:
@@ -153,6 +153,9 @@ def _reproduce(options: argparse.Namespace) -> int:
         for result in failures.reproduce(options.names, progress):
             interruption.check()
             results.append(result)
+    if ALL not in options.names or options.verbose:  # who names a failure wants to see all of it
+        for result in results:
+            print(failures.tell(result), file=screen.file)
     return _publish(options, recording.report(results), _reproduced(results), screen)
 
 
