@@ -69,6 +69,11 @@ def redirector(*, hardened: bool = False, join: Join = Join.SOCK_OPS, text: str 
     return Source(source.read("connect4.c") if text is None else text, functions, definitions)
 
 
+def stand_in() -> Source:
+    """A sock_ops program that completes the records of an object whose own kprobe cannot run here."""
+    return Source(source.read("connect4.c"), ["complete_sockops"], ["JOIN_BY_THREAD"])
+
+
 class Compilation:
     """A compile that has been started; result() waits for it. Leaving a with block ends it.
 

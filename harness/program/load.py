@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 
 from harness.kernel import bpf
 from harness.program.image import Image, ProgramSpec, relocate
@@ -12,12 +12,22 @@ from harness.program.image import Image, ProgramSpec, relocate
 
 @dataclass(frozen=True)
 class Loaded:
-    """A loaded image: descriptors by name, and the verifier's log of each program."""
+    """A loaded image: descriptors by name, and the verifier's log of each program.
+
+    The last three are for somebody else's object (harness.program.foreign), whose image only describes it.
+    """
 
     image: Image
     maps: Mapping[str, bpf.Fd]
     programs: Mapping[str, bpf.Fd]
     logs: Mapping[str, str]
+    again: Callable[[Mapping[str, int]], AbstractContextManager[Loaded]] | None = None  # load it with other entries
+    functions: Mapping[str, str] = field(default_factory=dict)  # what the object calls each program
+    lent: frozenset[str] = frozenset()  # programs that are the harness's own and work on the object's maps
+
+    @property
+    def foreign(self) -> bool:
+        return self.again is not None
 
 
 def load_program(spec: ProgramSpec, maps: Mapping[str, bpf.Fd], licence: str, log_level: int = 1) -> tuple[bpf.Fd, str]:
@@ -52,3 +62,8 @@ def load(image: Image, *, entries: Mapping[str, int] | None = None, log_level: i
             fd, logs[program.name] = load_program(program, maps, image.licence, log_level)
             programs[program.name] = stack.enter_context(fd)
         yield Loaded(image, maps, programs, logs)
+
+
+def load_again(loaded: Loaded, entries: Mapping[str, int]) -> AbstractContextManager[Loaded]:
+    """The same once more, beside what is loaded, with other numbers of entries by map."""
+    return load(loaded.image, entries=entries) if loaded.again is None else loaded.again(entries)
