@@ -74,7 +74,7 @@ EXCLUSIVE_PROGRAM = Code(
 NO_PRIVILEGE_TO_ATTACH = Code(
     "MSP-A107",
     "The privilege to attach is missing",
-    "The process lacks CAP_NET_ADMIN together with CAP_BPF (CAP_SYS_ADMIN on kernels before 5.8): EPERM.",
+    "The process lacks CAP_NET_ADMIN with CAP_BPF (CAP_SYS_ADMIN before 5.8): EPERM. Recent kernels ask at load only.",
     "Run as root outside a restricted container or unit; look at CapEff in /proc/PID/status.",
     guide.ATTACH_FAILED,
 )

@@ -240,7 +240,7 @@ def _load(message: Message, subject: str, context: Context) -> Explanation:
     if text.strip() and (log.is_log or log.complaint or log.sources):
         return _log(log, subject, name, True, context)
     return Explanation(
-        codes.NO_PROGRAM_TYPE,
+        verifier_codes.EMPTY_LOG,
         Outcome.FAIL,
         subject,
         f"The kernel refused to load {name} without verifying it: the log is empty.",

@@ -51,6 +51,9 @@ _REMARKS = (
     "type_len: ", "str_off: ", "str_len: ", "btf_total_size: ", "mode:", "BPF:", "hint: ", "arg#0 reference type",
 )  # fmt: skip
 
+_ASIDE = re.compile(r"\s*(?:\d+: safe|\(\d+\) (?:frame \d+ insn \d+ |live stack update ).*)\s*\Z")
+"""Remarks that begin with a number: a pruned branch, and the liveness of stack slots (from 6.18)."""
+
 
 def parse(data: str | bytes) -> Log:
     """Read a log; whatever is not one gives a Log without instructions whose complaint is its last lines."""
@@ -161,6 +164,8 @@ class _Reader:
                 self.program = match.group(1)
         elif line.lstrip().startswith(_REMARKS):
             self._remark(line.lstrip())
+        elif _ASIDE.match(line):
+            return
         elif "insns" not in self.statistics:  # after the statistics comes what is not the verifier's
             self.loose.append((number, line.strip()))
 

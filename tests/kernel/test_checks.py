@@ -25,6 +25,7 @@ from harness.program.compile import Compilation, Join, redirector
 from harness.program.image import Image
 from harness.program.load import load
 from harness.report import Outcome, Result
+from harness.verifier.explain import explain_text
 
 CONNECT4 = AttachType.CGROUP_INET4_CONNECT
 
@@ -237,3 +238,12 @@ def test_other_connect_with_the_same_port_does_not_take_a_record(environment: En
         other = environment.lab.ask(Request(topology.OTHER_ADDRESS, 80, source_port=20_000, behaviour="reset"))
         assert (seen.status, other.status) == (200, 200)
         assert redirection.audit(20_000) is not None
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_accepted_log_is_explained_as_accepted(level: int, image: Image) -> None:
+    """Whatever this kernel prints of a program that it takes is no complaint."""
+    with load(image, log_level=level) as loaded:
+        for log in loaded.logs.values():
+            (explained,) = explain_text(log)
+            assert explained.code.id == "MSP-V203", explained.lines
