@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.msp import guide
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -46,9 +48,10 @@ def test_make_test_is_what_runs_this() -> None:
 @pytest.mark.kernel
 @pytest.mark.parametrize("command", OTHERS)
 def test_command(command: str, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_bytes(guide.excerpt_bytes(guide.LOAD_EXCERPT))
     done = run(command, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in re.findall(r"report\.\w+", command):
+    for name in re.findall(r"(?:report|failures)\.\w+", command):
         assert (tmp_path / name).stat().st_size > 0
 
 
