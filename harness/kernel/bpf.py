@@ -19,6 +19,9 @@ from enum import IntEnum, IntFlag
 from types import TracebackType
 
 from harness.errors import HarnessError, errno_text
+from harness.kernel.bpf_types import AttachType as AttachType
+from harness.kernel.bpf_types import MapType as MapType
+from harness.kernel.bpf_types import ProgramType as ProgramType
 
 # __NR_bpf in arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
@@ -49,36 +52,6 @@ class Command(IntEnum):
     LINK_GET_FD_BY_ID = 30
     LINK_GET_NEXT_ID = 31
     LINK_DETACH = 34
-
-
-class ProgramType(IntEnum):
-    """enum bpf_prog_type."""
-
-    SOCKET_FILTER = 1
-    KPROBE = 2
-    CGROUP_SKB = 8
-    CGROUP_SOCK = 9
-    SOCK_OPS = 13
-    CGROUP_SOCK_ADDR = 18
-
-
-class AttachType(IntEnum):
-    """enum bpf_attach_type."""
-
-    CGROUP_INET_INGRESS = 0
-    CGROUP_INET_EGRESS = 1
-    CGROUP_SOCK_OPS = 3
-    CGROUP_INET4_BIND = 8
-    CGROUP_INET4_CONNECT = 10
-    CGROUP_INET6_CONNECT = 11
-
-
-class MapType(IntEnum):
-    """enum bpf_map_type."""
-
-    HASH = 1
-    ARRAY = 2
-    LRU_HASH = 9
 
 
 class AttachFlag(IntFlag):
