@@ -38,6 +38,12 @@ def request_headers(headers: Headers) -> Headers:
     return tuple(passed)
 
 
+def with_length(headers: Headers, length: int) -> Headers:
+    """Request headers framed for a body of this length."""
+    framing = ("transfer-encoding", "content-length")
+    return (*(row for row in headers if row[0].lower() not in framing), ("Content-Length", str(length)))
+
+
 def response_headers(headers: Headers) -> Headers:
     """What of an endpoint's headers goes to the client; the server adds the framing."""
     return tuple((key, value) for key, value in _end_to_end(headers) if key.lower() != NONCE)

@@ -4,6 +4,8 @@ A connection's identity and its real destination are what the redirector wrote d
 They are looked up once, in the moment of the accept, and hold for the connection's life; a client's Host header or
 absolute target changes nothing. For each client connection there is at most one to the endpoint, made by this
 process, whose pid the redirector skips.
+
+By itself this is the lab's proxy: no keys, and no claims. A whole agent adds those with a Gate.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.agent.headers import NONCE, chunked, request_headers, response_headers
+from harness.agent.headers import NONCE, chunked, request_headers, response_headers, with_length
 from harness.errors import errno_text
 from harness.lab.http import (
+    BadMessage,
     ClientConnection,
     ExchangeFailed,
+    Headers,
     Limits,
     Peer,
     Request,
@@ -35,11 +39,17 @@ from harness.lab.http import (
 from harness.msp.endpoints import ENDPOINTS, Endpoint
 from harness.program.maps import AuditRecord
 
+if TYPE_CHECKING:
+    from harness.agent.claims import Claims
+
 CONNECT_SECONDS = 5.0
 """How long an endpoint may take to accept a connection; after that the client gets 504."""
 
 LAST_WORDS = 1.0
 """Seconds in which an answer may still come from an endpoint that stopped taking the request's body."""
+
+SIGNED_BODY = 4 << 20
+"""Bytes of a body that is to be signed, and so must be whole before it is sent on; a longer one gets 413."""
 
 Lookup = Callable[[int], AuditRecord | None]
 """From a client's source port (host order) to what the redirector wrote down; may raise OSError."""
@@ -74,9 +84,32 @@ class Connection:
     audit: AuditRecord | None
     accepted: float  # seconds since the epoch
     exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=64))
+    claims: Claims | None = None  # who that is, where a gate wants to know
     endpoint_ports: list[int] = field(default_factory=list)  # from which the proxy itself connected for it
     note: str = ""
     closed: bool = False
+
+
+class Gate(Protocol):
+    """What an agent with keys and rules adds. Its rule replaces the proxy's; see harness.agent.gate."""
+
+    def identify(self, audit: AuditRecord, /) -> Claims:
+        """Called in the moment of the accept."""
+
+    def own(self, request: Request, /) -> Response | None:
+        """The answer to a request that was made to the agent itself; None for what it does not offer."""
+
+    def denial(self, claims: Claims, endpoint: Endpoint, request: Request) -> str | None:
+        """Why they may not make this request; None when they may."""
+
+    def signs(self, method: str, target: str) -> bool:
+        """Whether headers() will sign such a request."""
+
+    def headers(self, claims: Claims, method: str, target: str, headers: Headers, body: bytes) -> Headers:
+        """What goes to the endpoint besides these headers."""
+
+    def answered(self, connection: Connection, exchange: Exchange, *, denied: bool) -> None:
+        """A request has got its answer."""
 
 
 class Proxy:
@@ -98,7 +131,9 @@ class Proxy:
         limits: Limits | None = None,
         connect_seconds: float = CONNECT_SECONDS,
         remember: int = 4096,
+        gate: Gate | None = None,
     ):
+        self.gate = gate
         self.connections: deque[Connection] = deque(maxlen=remember)
         self.limits = limits or Limits()
         self.rule = rule
@@ -126,6 +161,8 @@ class Proxy:
         connection = Connection(peer.port, peer.address, None, time.time())
         try:
             connection.audit = self._lookup(peer.port)
+            if self.gate and connection.audit:
+                connection.claims = self.gate.identify(connection.audit)
         except OSError as error:
             connection.note = f"cannot look up source port {peer.port}: {errno_text(error.errno or 0)}"
         self.connections.append(connection)
@@ -144,8 +181,10 @@ class _Session:
     async def answer(self, request: Request) -> Response:
         exchange = Exchange(request.method, request.target)
         self._connection.exchanges.append(exchange)
+        refusal: Response | None = None
         try:
-            response = self._judge(request) or await self._forward(request, exchange)
+            refusal = self._judge(request)
+            response = refusal or await self._forward(request, exchange)
         except ExchangeFailed as error:
             await self._hang_up()
             exchange.note = str(error)
@@ -154,6 +193,8 @@ class _Session:
             exchange.note = f"{type(error).__name__}: {error}"
             raise
         exchange.status = response.status
+        if self._proxy.gate:
+            self._proxy.gate.answered(self._connection, exchange, denied=refusal is not None)
         return response
 
     def refused(self, status: int, why: str) -> None:
@@ -169,7 +210,8 @@ class _Session:
         if audit is None:
             if self._connection.note:
                 return plain(500, f"500 Internal Server Error: {self._connection.note}")
-            return plain(
+            own = self._proxy.gate.own(request) if self._proxy.gate else None
+            return own or plain(
                 421,
                 f"421 Misdirected Request: nothing is written down for source port {self._connection.client_port}; "
                 "only connections that the redirector sent here are forwarded",
@@ -180,8 +222,14 @@ class _Session:
             # The redirector did not skip this process: to go on would be to ask oneself for ever.
             return plain(508, "508 Loop Detected: the proxy's own connection came back; skip_process_map does not work")
         endpoint = self._proxy.endpoint(audit)
-        denial = endpoint and self._proxy.rule(audit, endpoint, request)
+        denial = endpoint and self._denial(audit, endpoint, request)
         return plain(403, f"403 Forbidden: {denial}") if denial else None
+
+    def _denial(self, audit: AuditRecord, endpoint: Endpoint, request: Request) -> str | None:
+        gate, claims = self._proxy.gate, self._connection.claims
+        if gate and claims:
+            return gate.denial(claims, endpoint, request)
+        return self._proxy.rule(audit, endpoint, request)
 
     async def _forward(self, request: Request, exchange: Exchange) -> Response:
         used = self._upstream is not None
@@ -201,13 +249,25 @@ class _Session:
         return Response(response.status, response_headers(response.headers), body, response.reason)
 
     async def _exchange(self, request: Request) -> Response:
-        upstream = await self._connect()
+        target = origin_form(request.target) or "/"
         headers = request_headers(request.headers)
         if request.header("host") is None:  # HTTP/1.0 may leave it out, and we speak 1.1
-            headers = (("Host", upstream.name), *headers)
-        await upstream.send(request.method, origin_form(request.target) or "/", headers)
-        if announces_body(request):
+            audit = self._connection.audit
+            assert audit is not None
+            headers = (("Host", f"{audit.address}:{audit.port}"), *headers)
+        whole: bytes | None = None
+        gate, claims = self._proxy.gate, self._connection.claims
+        if gate and claims:
+            if gate.signs(request.method, target) and announces_body(request):
+                whole = await _whole_body(request)
+                headers = with_length(headers, len(whole))
+            headers = (*headers, *gate.headers(claims, request.method, target, headers, whole or b""))
+        upstream = await self._connect()
+        await upstream.send(request.method, target, headers)
+        if announces_body(request) and whole is None:
             return await self._answer_during_upload(upstream, request)
+        if whole:
+            await upstream.send_piece(whole)
         await upstream.send_end()
         return await upstream.receive()
 
@@ -271,6 +331,15 @@ class _Session:
             if self._upstream:
                 self._upstream.close()
                 self._upstream = None
+
+
+async def _whole_body(request: Request) -> bytes:
+    whole = bytearray()
+    async for piece in request.body:
+        whole += piece
+        if len(whole) > SIGNED_BODY:
+            raise BadMessage(413, f"a body that is to be signed may have {SIGNED_BODY} bytes, and this has more")
+    return bytes(whole)
 
 
 async def _send_body(request: Request, upstream: ClientConnection) -> None:

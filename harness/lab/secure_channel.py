@@ -34,16 +34,7 @@ CLOCK_TOLERANCE = 300.0
 REQUIRED = ("metadata", signature.DATE, signature.CLAIMS)
 """What every request of an agent to the secure channel carries."""
 
-UNSIGNED = (("POST", "/machine", "comp=telemetrydata"), ("PUT", "/vmagentlog", ""))
-"""What is never signed: method, path and query in lower case, the path without its last slash."""
-
 _RULES_OF = {"imds": "imds", "wireserver": "wireserver", "hostgaplugin": "hostga"}
-
-
-def never_signed(method: str, target: str) -> bool:
-    """Whether a request is of the two kinds that an agent does not sign."""
-    path, _, query = target.lower().partition("?")
-    return (method.upper(), path.rstrip("/"), query) in UNSIGNED
 
 
 @dataclass(frozen=True)
@@ -221,7 +212,7 @@ class SecureChannel:
     def _refusal(self, endpoint: str, call: Call, check: Check) -> Response | None:
         if not self.enforced(endpoint) or check.verdict == "verified":
             return None
-        if never_signed(call.request.method, origin_form(call.request.target) or ""):
+        if signature.never_signed(call.request.method, origin_form(call.request.target) or ""):
             return None
         return _refused(403, f"the request is not signed with the latched key: {check.verdict}")
 

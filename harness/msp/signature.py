@@ -26,6 +26,9 @@ CLAIMS = "x-ms-azure-host-claims"
 DATE = "x-ms-azure-host-date"
 KEY_BYTES = 32  # 256 bits
 
+UNSIGNED = (("POST", "/machine", "comp=telemetrydata"), ("PUT", "/vmagentlog", ""))
+"""What is never signed: method, path and query in lower case, the path without its last slash."""
+
 Headers = Iterable[tuple[str, str]]
 """Names and values of a message, as latin-1 text, in their order."""
 
@@ -47,6 +50,12 @@ def parse_authorization(value: str) -> Authorization | None:
     """None for what is not `Azure-HMAC-SHA256 GUID HEX`."""
     found = _FORM.fullmatch(value.strip())
     return Authorization(found["guid"], found["digest"]) if found and found["scheme"] == SCHEME else None
+
+
+def never_signed(method: str, target: str) -> bool:
+    """Whether a request (target in origin form) is of the two kinds that an agent does not sign."""
+    path, _, query = target.lower().partition("?")
+    return (method.upper(), path.rstrip("/"), query) in UNSIGNED
 
 
 def decode_key(key: str) -> bytes:
