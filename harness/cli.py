@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=("sock_ops", "kprobe"),
         help="complete audit records by sock_ops or, as the agent does, by a kprobe (default: the best there is)",
     )
+    verify.add_argument("--object", metavar="FILE", help="verify this eBPF object (the agent's ebpf_cgroup.o)")
+    verify.add_argument("--compare", action="store_true", help="put our two programs beside the object of --object")
     verify.add_argument("--explain", action="store_true", help="show the chain of proof for each endpoint")
     verify.add_argument(
         "--self-test", action="store_true", help="also break the program in every way and see it caught"
@@ -119,8 +121,22 @@ def _verify(options: argparse.Namespace) -> int:
         unknown = plan.unknown(only)
         if unknown:
             return _usage(f"no check is named {', '.join(unknown)}; `msp-harness verify --list` lists them")
+    problem = _object_usage(options)
+    if problem:
+        return _usage(problem)
+    file = None
+    if options.object:
+        from pathlib import Path
+
+        from harness.program import foreign
+
+        try:
+            file = foreign.read(Path(options.object))
+        except HarnessError as error:
+            return _usage(str(error))
     join = Join(options.audit) if options.audit else None
-    with verify.start(Options(options.program, only, options.quick, options.self_test, join)) as started:
+    chosen = Options(options.program, only, options.quick, options.self_test, join, file, options.compare)
+    with verify.start(chosen) as started:
         from harness.checks import plan
         from harness.report import console
 
@@ -129,7 +145,23 @@ def _verify(options: argparse.Namespace) -> int:
             report = verify.verify(started, progress.finished)
     if only and not report.results:
         return _usage(f"nothing that was run is named {', '.join(only)}")
-    return _publish(options, report, verify.verdict(report), screen)
+    status = _publish(options, report, verify.verdict(report), screen)
+    if options.compare:
+        from harness.checks import compare
+
+        print("", *compare.table(report), sep="\n", file=_stream(options))
+    return status
+
+
+def _object_usage(options: argparse.Namespace) -> str:
+    """What cannot be asked for together; empty when all can."""
+    if options.compare and not options.object:
+        return "--compare compares with an object: give --object FILE too"
+    if options.object and options.program != "plain":
+        return "--program is for our own programs; --object FILE --compare has both beside the object"
+    if options.object and options.self_test:
+        return "--self-test breaks our own program, and cannot break that of --object"
+    return ""
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -34,7 +34,10 @@ def _program(environment: Environment, spec: ProgramSpec) -> Result:
     log = environment.loaded.logs[spec.name]
     processed = _STATISTICS.search(log)
     instructions = len(spec.instructions) // 8
-    title = _TITLES.get(spec.name, f"{spec.name} loads")
+    function = environment.loaded.functions.get(spec.name)
+    title = f"{function} loads" if function else _TITLES.get(spec.name, f"{spec.name} loads")
+    if spec.name in environment.loaded.lent:
+        title = "The harness's own sock_ops program, lent to the object, loads"
     found = Findings()
     found.expect(info.type == spec.type, f"loaded as type {info.type}, not {spec.type}")
     return found.result(
@@ -58,6 +61,8 @@ def _maps(environment: Environment) -> Result:
     found = Findings()
     evidence = {}
     for name, layout in maps.LAYOUTS.items():
+        if not found.expect(name in environment.loaded.maps, f"there is no {name}"):  # somebody else's object
+            continue
         info = bpf.map_info(environment.loaded.maps[name])
         found.expect(info.type == layout.type, f"{name} has type {info.type}, not {layout.type.name}")
         found.expect(info.key_size == layout.key_size, f"{name}'s key has {info.key_size} B, not {layout.key_size}")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.program.compile import Join
+
+if TYPE_CHECKING:
+    from harness.program.foreign import ObjectFile
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,8 @@ class Options:
     quick: bool = False
     self_test: bool = False
     join: Join | None = None  # how audit records are completed; None: the best way that the kernel has
+    object: ObjectFile | None = None  # somebody else's program, to be verified in place of ours
+    compare: bool = False  # with ours beside it
 
 
 def matches(word: str, name: str) -> bool:
@@ -36,6 +42,11 @@ def with_self_test(options: Options) -> bool:
 
 
 def programs(options: Options) -> list[str]:
-    """The programs to compile: the one that is verified and, for the census beside the hardened one, the plain one."""
+    """The programs to compile: the one that is verified and, for the census beside the hardened one, the plain one.
+
+    For somebody else's object, those that it is compared with.
+    """
+    if options.object is not None:
+        return ["plain", "hardened"] if options.compare else []
     both = options.program == "hardened" and with_census(options)
     return ["plain", "hardened"] if both else [options.program]

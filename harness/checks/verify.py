@@ -9,13 +9,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness import interruption
 from harness.checks import preflight
 from harness.checks.options import Options, matches, programs
 from harness.checks.recording import Recording
-from harness.program.compile import Compilation, Join, redirector
+from harness.program.compile import Compilation, Join, redirector, stand_in
 from harness.report import EXIT_CANNOT_RUN, Outcome, Report, Result, exit_code
+
+if TYPE_CHECKING:
+    from harness.lab.state import Run
+    from harness.program.attach import Way
+    from harness.program.foreign import ObjectFile
 
 Listener = Callable[[Result], None]
 
@@ -29,21 +35,25 @@ class Started:
     join: Join
     compilations: Mapping[str, Compilation]
     recording: Recording
+    stand_in: Compilation | None = None  # completes the records of an object that cannot do it here
 
 
 @contextmanager
 def start(options: Options) -> Iterator[Started]:
     """Ask the kernel what it has and start the compilers, which end with the with block."""
-    recording = Recording("live kernel")
+    file = options.object
+    recording = Recording("live kernel" if file is None else f"{file.name} on the live kernel")
     machine = preflight.machine()
     join = options.join or best_join(machine)
     with ExitStack() as stack:
-        compilations = {}
+        compilations, lent = {}, None
         if os.geteuid() == 0:  # else nothing of it could be loaded
             for name in programs(options):
                 code = redirector(hardened=name == "hardened", join=join)
                 compilations[name] = stack.enter_context(Compilation(code))
-        yield Started(options, machine, join, compilations, recording)
+            if file is not None and not file.problem and (options.join is Join.SOCK_OPS or not machine.has("kprobe")):
+                lent = stack.enter_context(Compilation(stand_in()))
+        yield Started(options, machine, join, compilations, recording, lent)
 
 
 def best_join(machine: preflight.Machine) -> Join:
@@ -66,7 +76,8 @@ def verify(started: Started, finished: Listener) -> Report:
     only, results, about = started.options.only, [], _About()
     for result in _results(started, about):
         interruption.check()
-        if not only or result.blocking or any(matches(word, result.id) for word in only):
+        refused = result.group == "load" and result.outcome in (Outcome.FAIL, Outcome.ERROR)
+        if not only or result.blocking or refused or any(matches(word, result.id) for word in only):
             results.append(result)
             finished(result)
     return started.recording.report(results, run=about.run, program=about.digest)
@@ -82,15 +93,28 @@ def _results(started: Started, about: _About) -> Iterator[Result]:
         yield lacking
     if blocked or lacking is not None or started.machine.cgroup2 is None:
         return
-    from harness.checks.execution import run_checks
     from harness.lab import state
     from harness.program.attach import Way
 
     way = Way.LINK if started.machine.has("bpf-link") else Way.MULTI
     with state.begin(started.machine.cgroup2) as run:
         about.run = run.id
+        if started.options.object is not None:
+            yield from _object_results(started, started.options.object, run, way, about)
+            return
+        from harness.checks.execution import run_checks
+
         yield from run_checks(started.options, run, started.compilations, started.join, way)
         about.digest = started.compilations[started.options.program].digest
+
+
+def _object_results(started: Started, file: ObjectFile, run: Run, way: Way, about: _About) -> Iterator[Result]:
+    from harness.checks.object_run import Setting, run_checks
+
+    about.digest = file.digest
+    yield from run_checks(
+        Setting(started.options, run, file, started.machine, way, started.compilations, started.join, started.stand_in)
+    )
 
 
 def verdict(report: Report) -> str:
