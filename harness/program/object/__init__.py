@@ -1,0 +1,1 @@
+"""Somebody's eBPF object: read, taken to pieces, and compared, without loading it."""
