@@ -16,7 +16,7 @@ LAYERS = (
     {"msp", "report"},
     {"program", "kernel", "verifier"},
     {"agent", "lab"},
-    {"checks", "failures"},
+    {"checks", "failures", "vm"},
     {"cli", "__main__"},
 )
 """From the bottom up: a module imports from its own layer and from those below."""
