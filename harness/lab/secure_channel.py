@@ -63,7 +63,9 @@ def new_key(incarnation: int) -> Key:
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that the platform saw. what: status, acquire, attest, request, or reset.
+    """One thing that the platform saw. what: status, acquire, attest, other (of the channel), request, or reset.
+
+    status is the answer's, 0 where the service itself answered and not the secure channel.
 
     verdict is `verified`, `unsigned`, or why a signature does not hold. missing names headers that an agent sends and
     this request did not.
