@@ -7,19 +7,15 @@ is timed. The rule has a namespace of its own, because connection tracking slows
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import struct
-import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from bench.spread import spread
 from harness.command import run
 from harness.kernel import cgroups, processes
 from harness.kernel.processes import Namespace
-from harness.lab import state, topology
+from harness.lab import cost, state, topology
+from harness.lab.cost import BATCH, PORT, take_turns
 from harness.lab.lab import open_lab
 from harness.lab.redirection import redirect
 from harness.lab.worker import Handler, Worker
@@ -28,44 +24,19 @@ from harness.program.compile import compile_source, redirector
 from harness.program.load import load
 
 CONNECTS = 20_000  # of each kind
-BATCH = 250
-PORT = 3099
-_RESET = struct.pack("ii", 1, 0)
-
-
-def _client(place: Callable[[], None], own_port: int = PORT) -> Callable[[], Mapping[str, Handler]]:
-    """A worker that goes to its place, listens there on a port of its own, and times batches of connects to it."""
-
-    def start() -> Mapping[str, Handler]:
-        place()
-        listener: list[socket.socket] = []
-
-        def listen() -> None:
-            listener.append(socket.create_server(("127.0.0.1", own_port), backlog=64))
-
-        def batch(address: str, port: int) -> float:
-            """Mean seconds of one connect() over a batch."""
-            total = 0.0
-            for _ in range(BATCH):
-                with socket.socket() as client:
-                    began = time.perf_counter()
-                    client.connect((address, port))
-                    total += time.perf_counter() - began
-                    accepted = listener[0].accept()[0]
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)  # no TIME_WAIT
-                accepted.close()
-            return total / BATCH
-
-        def nft(rules: str) -> None:
-            run(["nft", "-f", "-"], stdin=rules)
-
-        return {"ready": lambda: os.getpid(), "listen": listen, "batch": batch, "nft": nft, "build": topology.build_vm}
-
-    return start
 
 
 def _own_network() -> None:
     processes.unshare(Namespace.NETWORK)
+
+
+def _under_nftables() -> Mapping[str, Handler]:
+    """A client in a network namespace of its own, which it can give rules."""
+
+    def nft(rules: str) -> None:
+        run(["nft", "-f", "-"], stdin=rules)
+
+    return {**cost.handlers(_own_network, PORT), "nft": nft, "build": topology.build_vm}
 
 
 _RULES = f"""
@@ -85,13 +56,6 @@ def main() -> None:
     image = compile_source(redirector())
     with state.begin(cgroups.layout().cgroup2[0].point) as owned, open_lab(owned) as lab, load(image) as loaded:
 
-        def in_vm(group: Any) -> Callable[[], None]:
-            def go() -> None:
-                cgroups.move(0, group)
-                processes.enter(lab.vm.pid, Namespace.NETWORK)
-
-            return go
-
         def fabric_for(pid: int) -> Callable[[], Mapping[str, Handler]]:
             def start() -> Mapping[str, Handler]:
                 _own_network()
@@ -101,9 +65,9 @@ def main() -> None:
             return start
 
         with (
-            Worker("client under connect4", _client(in_vm(lab.client_cgroup))) as under,
-            Worker("client without", _client(in_vm(lab.outside_cgroup), PORT + 1)) as without,
-            Worker("client under nftables", _client(_own_network)) as nftables,
+            cost.client(lab, lab.client_cgroup) as under,
+            cost.client(lab, lab.outside_cgroup, PORT + 1) as without,
+            Worker("client under nftables", _under_nftables) as nftables,
         ):
             nftables.call("ready")
             # the other end of its veth: without a carrier there is no route
@@ -111,25 +75,22 @@ def main() -> None:
                 fabric.call("ready")
                 nftables.call("build")
                 nftables.call("nft", rules=_RULES)
-                redirection.set_policy(IMDS, ("127.0.0.1", PORT))
+                cost.to_itself(redirection)
                 for worker in (under, without, nftables):
                     worker.call("listen")
                 _measure(under, without, nftables)
 
 
 def _measure(under: Worker, without: Worker, nftables: Worker) -> None:
-    kinds: dict[str, Callable[[], float]] = {
-        "no program": lambda: without.call("batch", address="127.0.0.1", port=PORT + 1),
-        "connect4, not in policy": lambda: under.call("batch", address="127.0.0.1", port=PORT),
-        "connect4, redirected": lambda: under.call("batch", address=IMDS.address, port=IMDS.port),
-        "nftables, redirected": lambda: nftables.call("batch", address=IMDS.address, port=IMDS.port),
-    }
-    for measure in kinds.values():
-        measure()  # caches, and the first allocations
-    times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(CONNECTS // BATCH):
-        for kind, measure in kinds.items():
-            times[kind].append(measure())
+    times = take_turns(
+        {
+            "no program": cost.direct(without, PORT + 1),
+            "connect4, not in policy": cost.direct(under),
+            "connect4, redirected": cost.redirected(under),
+            "nftables, redirected": cost.redirected(nftables),
+        },
+        CONNECTS // BATCH,
+    )
     print(f"{CONNECTS} connects of each kind in batches of {BATCH}, alternating; microseconds a connect()")
     for kind, sample in times.items():
         print(f"{kind:<26} {spread(sample).text(1e6, 1)}")
