@@ -13,6 +13,7 @@ What was decided, and is shown here:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -58,7 +59,8 @@ def _stale(redirection: Redirection, name: str, title: str, function: Callable[[
         )
         return Result(name, title, Outcome.SKIP, summary)
     result = function(redirection)
-    if not redirection.loaded.foreign or result.outcome is not Outcome.FAIL:
+    only_old = all(_OLD_RECORD.search(problem) for problem in result.summary.split("; "))
+    if not redirection.loaded.foreign or result.outcome is not Outcome.FAIL or not only_old:
         return result
     return replace(
         result,
@@ -123,6 +125,9 @@ def _same_socket(redirection: Redirection) -> Result:
         f"{first}, then directly to the proxy: {REFUSED_STATUS}",
     )  # fmt: skip
 
+
+_OLD_RECORD = re.compile(rf"instead of {REFUSED_STATUS}$|record is still there$")
+"""A problem that is about a record which outlived its connection, and about nothing else."""
 
 _STALE: Sequence[tuple[str, str, Callable[[Redirection], Result]]] = (
     ("audit.not-inherited", "A record is not inherited by the next user of its port", _not_inherited),

@@ -126,6 +126,10 @@ def costs(environments: Mapping[str, Environment], connects: int = CONNECTS) -> 
         "added µs": added,
     }  # fmt: skip
     evidence: dict[str, Json] = {"connects of each kind": connects, "in batches of": BATCH}
+    lent = [name for name, environment in environments.items() if environment.loaded.lent]
+    if lent:
+        evidence["with the harness's own completing program"] = lent
+        summary += f" ({', '.join(lent)} with the harness's own sock_ops program)"
     yield Result("compare.cost", "Microseconds of a redirected connect()", Outcome.PASS, summary, evidence, observed)
 
 

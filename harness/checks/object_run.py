@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ def run_checks(setting: Setting) -> Iterator[Result]:
     """Load the object and run what was asked for."""
     kprobe = setting.machine.features["kprobe"]
     idle = foreign.idle(setting.options.join, setting.machine.has("kprobe"))
+    started = time.monotonic()
     with ExitStack() as stack:
         try:
             about = stack.enter_context(program.load(setting.file, idle=idle))
@@ -46,7 +48,9 @@ def run_checks(setting: Setting) -> Iterator[Result]:
             yield foreign.not_loaded(setting.file, error)
             return
         verdict = foreign.judge(about)
-        yield from verdict.results
+        first, *others = verdict.results
+        yield replace(first, seconds=time.monotonic() - started)
+        yield from others
         if not verdict.usable or about.loaded is None:
             return
         loaded, lent = _lent(setting, about.loaded, stack)
