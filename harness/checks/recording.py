@@ -23,7 +23,7 @@ class Recording:
     """A command under way."""
 
     target: str
-    at: str = field(default_factory=now)
+    at: str = field(default_factory=lambda: now())
     clock: float = field(default_factory=time.monotonic)  # seconds
 
     def report(self, results: Sequence[Result], *, run: str | None = None, program: str | None = None) -> Report:

@@ -380,7 +380,7 @@ def cgroup_links() -> Iterator[CgroupLink]:
         try:
             number = _call(Command.LINK_GET_FD_BY_ID, struct.pack("=III", last, 0, 0), f"open link {last}")
         except BpfError as error:
-            if error.errno == errno.ENOENT:  # gone since it was listed
+            if error.errno in (errno.ENOENT, errno.EAGAIN):  # gone since it was listed, or not there yet
                 continue
             raise
         with Fd(number) as link:

@@ -71,6 +71,27 @@ def in_initial_pid_namespace() -> bool:
     return Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE
 
 
+_HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def fork_child() -> int:
+    """os.fork() for a child that serves its parent: 0 in the child.
+
+    The child leaves Ctrl-C and SIGHUP, which reach the whole group, to its parent, and SIGTERM ends it. The signals
+    are held back meanwhile, so that a handler of the parent's never runs in the child.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def fork(pid: int) -> int:
     """os.fork(), with the child's pid chosen by the caller (clone3's set_tid, 5.5): 0 in the child.
 

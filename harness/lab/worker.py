@@ -52,7 +52,7 @@ class Worker:
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        self.pid = os.fork()
+        self.pid = processes.fork_child()
         if self.pid == 0:
             ours.close()
             _live(parent, theirs, start, asynchronous)
@@ -115,10 +115,6 @@ def _live(parent: int, control: socket.socket, start: Callable[[], Mapping[str, 
     try:
         processes.die_with_parent(parent)
         _keep_only(control.fileno())
-        # Ctrl-C reaches the whole foreground group: the parent decides, and ends the workers itself.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if asynchronous:
             asyncio.run(_serve_asynchronously(control, start))
         else:
@@ -126,10 +122,12 @@ def _live(parent: int, control: socket.socket, start: Callable[[], Mapping[str, 
             gc.freeze()  # what is there stays where it is, shared with the children that are forked from here
             _serve(control, handlers)
         status = 0
-    except BaseException:
-        # The next call finds the process gone; what happened is told by the call that was under way, if any.
-        if not isinstance(sys.exc_info()[1], SystemExit):
-            traceback.print_exc()
+    except Exception as error:
+        # The first call, or the one under way, learns why; a parent that has gone learns nothing, and needs not to.
+        with suppress(OSError):
+            control.setblocking(True)
+            if socket.recv_fds(control, _PACKET, _DESCRIPTORS)[0]:
+                _send(control, error)
     finally:
         os._exit(status)
 

@@ -23,7 +23,7 @@ from harness.command import text
 from harness.errors import HarnessError
 from harness.kernel import bpf, packages
 from harness.kernel.bpf import AttachType, ProgramType
-from harness.kernel.processes import die_with_parent
+from harness.kernel.processes import die_with_parent, fork_child
 from harness.program import headers, source
 from harness.program.image import Image, MapSpec, ProgramSpec, find_relocations
 
@@ -88,7 +88,7 @@ class Compilation:
         self._errors = os.memfd_create("compiler's messages")
         sys.stdout.flush()
         sys.stderr.flush()
-        self._pid = os.fork()
+        self._pid = fork_child()
         if self._pid == 0:
             _be_compiler(parent, code, entry, self._errors)
         os.close(entry)
@@ -146,7 +146,6 @@ def _be_compiler(parent: int, code: Source, entry: int, errors: int) -> None:
     status = 1
     try:
         die_with_parent(parent)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
         os.dup2(errors, 1)  # whatever BCC prints from C, on either, is a diagnostic
         os.dup2(errors, 2)
         try:

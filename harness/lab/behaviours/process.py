@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -31,8 +29,6 @@ from harness.lab.behaviours.common import (
 )
 from harness.lab.clients import NOBODY, Request, Seen, Stage, Unavailable, tcp_socket
 from harness.msp.endpoints import IMDS, WIRESERVER
-
-_SYS_CLONE3 = 435  # the same on every architecture: include/uapi/asm-generic/unistd.h
 
 
 def threads(request: Request, stage: Stage) -> Seen:
@@ -213,17 +209,12 @@ def reused_pid(request: Request, stage: Stage) -> Seen:
 
 
 def _fork_as(pid: int) -> Callable[[], int]:
-    """fork() with a chosen pid: clone3(2) with set_tid, which needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE."""
+    """fork() with a chosen pid, where the kernel lets us choose one."""
 
     def fork() -> int:
-        wanted = (ctypes.c_int * 1)(pid)
-        # struct clone_args, include/uapi/linux/sched.h: flags, pidfd, child_tid, parent_tid, exit_signal, stack,
-        # stack_size, tls, set_tid, set_tid_size
-        arguments = struct.pack("=10Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(wanted), 1)
-        # PyDLL keeps the interpreter's lock, so that the child has it
-        answer: int = ctypes.PyDLL(None, use_errno=True).syscall(_SYS_CLONE3, arguments, len(arguments))
-        if answer < 0:
-            raise Unavailable(f"clone3() with set_tid: {errno_name(ctypes.get_errno())}")
-        return answer
+        try:
+            return processes.fork(pid)
+        except HarnessError as error:
+            raise Unavailable(str(error)) from error
 
     return fork
