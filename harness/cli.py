@@ -89,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--ticket", action="store_true", help="plain text to paste into a ticket")
     explain.add_argument("--json", metavar="FILE", help="write the explanation as JSON (- for standard output)")
 
+    inspect = commands.add_parser(
+        "inspect-object", help="what is in an eBPF object, and does this kernel have its needs?"
+    )
+    inspect.set_defaults(command=_inspect_object)
+    inspect.add_argument("files", nargs="+", metavar="FILE", help="the object; two: what changed from one to the other")
+    inspect.add_argument("--btf", metavar="FILE", help="resolve CO-RE relocations against this BTF, not this kernel's")
+    _report_options(inspect)
+
     codes = commands.add_parser("codes", help="list the stable codes of findings")
     codes.set_defaults(command=_codes, verbose=False)
     codes.add_argument("code", nargs="?", metavar="CODE", help="show only this one, with cause and remedy")
@@ -228,6 +236,20 @@ def _explain(options: argparse.Namespace) -> int:
     elif options.json not in ("-", "/dev/stdout"):
         explanation.show(console.console(), explained)
     return EXIT_OK if all(one.outcome is not Outcome.ERROR for one in explained) else EXIT_CHECK_FAILED
+
+
+def _inspect_object(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from harness.checks import inspect
+    from harness.report import console
+
+    if len(options.files) > 2:
+        return _usage("inspect-object takes one FILE, or two to compare")
+    given = Path(options.btf) if options.btf else None
+    files = [Path(name) for name in options.files]
+    report = inspect.compare(files[0], files[1], given) if len(files) == 2 else inspect.inspect(files[0], given)
+    return _publish(options, report, inspect.verdict(report), console.console(_stream(options)))
 
 
 def _codes(options: argparse.Namespace) -> int:

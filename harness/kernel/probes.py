@@ -47,7 +47,9 @@ def call(helper: int) -> bytes:
 
 
 RETURN_1 = instruction(0xB7, 0, immediate=1) + instruction(0x95)  # r0 = 1; exit
-_REFUSED_HELPER = re.compile(r"unknown func|invalid func|cannot use helper|cannot call GPL")
+_REFUSED_CALL = re.compile(
+    r"unknown func|invalid func|cannot use helper|cannot call GPL|is not allowed|is not supported|from non-GPL"
+)
 
 NEED_A_TARGET = frozenset({ProgramType.TRACING, ProgramType.EXT, ProgramType.LSM, ProgramType.STRUCT_OPS})
 """Loaded only with the BTF id of what they attach to, which a probe does not have."""
@@ -69,7 +71,7 @@ def loads(
 
 def _refusal(error: BpfError) -> Probed:
     said = error.log.strip().splitlines()
-    line = next((line for line in said if _REFUSED_HELPER.search(line)), "")
+    line = next((line for line in said if _REFUSED_CALL.search(line)), "")
     if line:
         return Probed(Answer.NO, line)
     if error.errno == errno.EINVAL and not said:  # the type itself, or its attach type, is not there
@@ -96,6 +98,18 @@ def any_helper(number: int, kind: ProgramType, attach: AttachType | None, licenc
         found = loads(kind, attach, call(number), licence=licence)
         if found.answer is Answer.UNKNOWN and _ARGUMENTS.search(found.said):
             return Probed(Answer.YES, "known; only its arguments are refused")
+        return found
+
+    return probe
+
+
+def kfunc(number: int, kind: ProgramType, attach: AttachType | None, licence: str = "GPL") -> Probe:
+    """A kernel function, by its id in the kernel's own BTF, called as any_helper() calls a helper."""
+
+    def probe() -> Probed:
+        found = loads(kind, attach, instruction(0x85, source=2, immediate=number), licence=licence)
+        if found.answer is Answer.UNKNOWN and _ARGUMENTS.search(found.said):
+            return Probed(Answer.YES, "may be called; only how it was called is refused")
         return found
 
     return probe

@@ -146,8 +146,8 @@ class Elf:
         for row in struct.iter_unpack(self.order + form, table.data[: len(table.data) // size * size]):
             number = row[1] >> 32
             if number >= len(self.symbols):
-                raise Malformed(f"a relocation of {self.sections[table.info].name} names symbol {number}, of which there "
-                                f"are {len(self.symbols)}")  # fmt: skip
+                of = self.sections[table.info].name
+                raise Malformed(f"a relocation of {of} names symbol {number}, of which there are {len(self.symbols)}")
             yield Relocation(row[0], row[1] & 0xFFFFFFFF, self.symbols[number])
 
 

@@ -107,7 +107,7 @@ GENERATIONS = (SIGNED_LESS, CALLS, JUMPS_32, LONG, LOOPS, ATOMICS, CPU_V4, MAY_G
 
 
 def generation(one: Instruction) -> Generation | None:
-    """What an instruction needs that the first eBPF kernels did not have; calls of functions are the caller's to see."""
+    """What an instruction needs that the first eBPF kernels did not have; calls of functions aside."""
     kind, operation, mode = one.opcode & 7, one.opcode & 0xF0, one.opcode & _MODE
     if one.opcode == 0xE5:
         return MAY_GOTO
@@ -127,5 +127,5 @@ def generation(one: Instruction) -> Generation | None:
 def _is_v4(one: Instruction, kind: int, operation: int, mode: int) -> bool:
     """Sign-extending moves and loads, signed division, bswap, long jumps."""
     if kind in (_ALU, _ALU64):
-        return bool(one.offset) and operation in (_DIV, _MOD, _MOV) or (kind == _ALU64 and operation == _END)
+        return (bool(one.offset) and operation in (_DIV, _MOD, _MOV)) or (kind == _ALU64 and operation == _END)
     return (kind == _LDX and mode == _MEMSX) or one.opcode == JUMP_ALWAYS_LONG
