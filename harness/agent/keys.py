@@ -98,6 +98,7 @@ class KeyKeeper:
         self.state = State.UNKNOWN
         self.message = ""
         self.status: KeyStatus | None = None  # the last that validated
+        self.in_force: KeyStatus | None = None  # the last whose rules came into force
         self.polls = 0
         self.was_ready = asyncio.Event()  # set for good when it is ready for the first time
         self._host = host
@@ -120,9 +121,9 @@ class KeyKeeper:
         return self.state in (State.LATCHED, State.DISABLED)
 
     def states(self) -> dict[str, str]:
-        """keyLatchStatus.states as they are now."""
+        """keyLatchStatus.states as they are now: the state in force, and the ids of the rules last heard of."""
         status = self.status
-        found = {"secureChannelState": status.state if status else key_status.UNKNOWN}
+        found = {"secureChannelState": self.in_force.state if self.in_force else key_status.UNKNOWN}
         if key := self.key:
             found["keyGuid"] = key.guid
             if key.incarnation is not None:
@@ -141,7 +142,7 @@ class KeyKeeper:
         while True:
             await self.poll()
             young = time.monotonic() - started < self._times.unknown_for
-            pause = self._times.unknown if self.state is State.UNKNOWN and young else self._times.poll
+            pause = self._times.unknown if self.in_force is None and young else self._times.poll
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
@@ -166,12 +167,14 @@ class KeyKeeper:
         while event not in SETBACKS and self.state in actions:
             event = await actions[self.state]()
             self._move(event)
-        if event is not Event.NO_STATUS and self.ready and self.status:
-            self._applied(self.status)
+        if event is not Event.NO_STATUS and self.ready and self.in_force:
+            self._applied(self.in_force)
             self.was_ready.set()
 
     def _move(self, event: Event) -> None:
         before, self.state = self.state, TRANSITIONS[self.state, event]
+        if event is not Event.NO_STATUS and self.ready:
+            self.in_force = self.status
         self._told(Step(before, event, self.state, self.message))
 
     async def _ask(self) -> Event:

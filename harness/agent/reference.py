@@ -61,6 +61,7 @@ class ReferenceAgent:
 
     async def run(self) -> None:
         """Poll and monitor until cancelled. Raises what a part raises."""
+        self.board.set("keyLatchStatus", RUNNING, "the key status is polled", self.keeper.states())
         parts: list[Coroutine[Any, Any, None]] = [self.keeper.run(), self._monitor(), self._introduce()]
         async with asyncio.TaskGroup() as group:
             for part in parts:
