@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, errno_text
 from harness.report import Json, Outcome, Result
 
 
@@ -51,14 +51,16 @@ def timed(
             result = next(results)
         except StopIteration:
             return
-        except HarnessError as error:
+        except (HarnessError, OSError) as error:
             result = error_result(name, title, error)
             yield replace(result, guide=guide, seconds=time.monotonic() - started)
             return
         yield replace(result, guide=result.guide or guide, seconds=time.monotonic() - started)
 
 
-def error_result(name: str, title: str, error: HarnessError) -> Result:
+def error_result(name: str, title: str, error: HarnessError | OSError) -> Result:
     """ERROR: the harness could not find out, and why."""
+    if isinstance(error, OSError):
+        error = HarnessError("run this check", errno_text(error.errno or 0), errno=error.errno or 0)
     evidence = {"detail": error.detail} if error.detail else {}
     return Result(name, title, Outcome.ERROR, f"could not find out: {error}", {}, evidence, error.remedy)

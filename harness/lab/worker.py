@@ -7,6 +7,7 @@ however the parent dies, so that a killed run leaves no process behind and, with
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import inspect
 import json
@@ -74,13 +75,19 @@ class Worker:
         attempted = f"have the lab's {self.name} do `{function}`"
         try:
             socket.send_fds(self._socket, [json.dumps([function, arguments]).encode()], list(descriptors))
-            packet, received, _, _ = socket.recv_fds(self._socket, _PACKET, _DESCRIPTORS)
+            packet, received, flags, _ = socket.recv_fds(self._socket, _PACKET, _DESCRIPTORS)
         except TimeoutError as error:
             raise HarnessError(attempted, f"no answer within {_PATIENCE:g} s") from error
         except OSError as error:
             raise HarnessError(attempted, f"its process is gone ({error.strerror})") from error
         if not packet:
             raise HarnessError(attempted, "its process is gone")
+        if flags & socket.MSG_CTRUNC:
+            for number in received:
+                os.close(number)
+            raise HarnessError(
+                attempted, "EMFILE: its descriptors did not arrive", "raise `ulimit -n`", errno=errno.EMFILE
+            )
         answer = json.loads(packet)
         if "error" in answer:
             error_text = answer["error"]
