@@ -29,7 +29,9 @@ MODULES = (
 PACKAGES = {"cloud": "linux-image-cloud-{arch}", "generic": "linux-image-{arch}"}
 """The package that depends on the newest kernel of a flavour."""
 
-_DEPENDS_ON_IMAGE = re.compile(r"linux-(?:image|binary|modules)-[0-9][^ ,(|]*")
+_IMAGE = re.compile(r"linux-image-[0-9][^ ,(|]*")
+_PART = re.compile(r"linux-(?:image|binary|modules|base)-[0-9][^ ,(|]*")
+_NEEDED = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")  # as modules or built in, or no guest starts
 _UNPACK_SECONDS = 300
 
 
@@ -89,7 +91,7 @@ def get(suite: str, flavour: str = "cloud", *, refresh: bool = False) -> Kernel:
 def _image_of(apt: Apt, package: str) -> str:
     """The package with the image: what this one depends on."""
     depends = apt.show(package).get("Depends", "")
-    found = _DEPENDS_ON_IMAGE.search(depends)
+    found = _IMAGE.search(depends)
     if found is None:
         happened = f"it depends on no image: {depends or 'no dependencies'}"
         raise HarnessError(f"find the kernel of {package}", happened)
@@ -97,25 +99,27 @@ def _image_of(apt: Apt, package: str) -> str:
 
 
 def _fetch(apt: Apt, name: str, origin: str, place: Path) -> None:
-    """Fill an entry of the cache: vmlinuz, modules, and a line each for the release and where it came from."""
-    unpacked = place / "unpacked"
-    for _ in range(3):  # some packages are split: the first may have no image and depend on the one that has
-        package = apt.download(name, place / "download")
-        run(["dpkg-deb", "-x", package, unpacked], timeout=_UNPACK_SECONDS)
-        images = [*unpacked.glob("boot/vmlinuz-*"), *unpacked.glob("usr/lib/modules/*/vmlinuz")]
-        if images:
-            break
-        name = _image_of(apt, name)
-    else:
-        raise HarnessError(f"find a kernel in {name}", "neither /boot/vmlinuz-* nor /usr/lib/modules/*/vmlinuz")
+    """Fill an entry of the cache: vmlinuz, modules, and a line each for the release and where it came from.
+
+    Some suites split a kernel into an image, a binary and modules; what depends on what says which.
+    """
+    unpacked, download = place / "unpacked", place / "download"
+    waiting, seen = [name], set[str]()
+    while waiting:
+        package = waiting.pop()
+        seen.add(package)
+        run(["dpkg-deb", "-x", apt.download(package, download), unpacked], timeout=_UNPACK_SECONDS)
+        waiting += set(_PART.findall(apt.show(package).get("Depends", ""))) - seen - set(waiting)
+    images = [*unpacked.glob("boot/vmlinuz-*"), *unpacked.glob("usr/lib/modules/*/vmlinuz")]
     trees = [*unpacked.glob("lib/modules/*"), *unpacked.glob("usr/lib/modules/*")]
-    if len(trees) != 1:
-        raise HarnessError(f"find the modules of {name}", f"{len(trees)} trees under /lib/modules")
+    if not images or len(trees) != 1:
+        happened = f"{len(images)} images and {len(trees)} trees of modules in {', '.join(sorted(seen))}"
+        raise HarnessError(f"find the kernel of {name}", happened)
     images[0].rename(place / "vmlinuz")
     _reduce(trees[0], place / "modules")
     (place / "kernel").write_text(f"{trees[0].name}\n{origin}\n")
     shutil.rmtree(unpacked)
-    shutil.rmtree(place / "download")
+    shutil.rmtree(download)
 
 
 def _reduce(tree: Path, root: Path) -> None:
@@ -128,7 +132,12 @@ def _reduce(tree: Path, root: Path) -> None:
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         if (tree / name).exists():
             shutil.copy2(tree / name, kept / name)
+    built_in = (tree / "modules.builtin").read_text() if (tree / "modules.builtin").exists() else ""
     files = {path.name.split(".ko")[0].replace("-", "_"): path for path in tree.glob("kernel/**/*.ko*")}
+    there = files.keys() | {Path(line).stem.replace("-", "_") for line in built_in.splitlines()}
+    missing = [name for name in _NEEDED if name not in there]
+    if missing:
+        raise HarnessError(f"use {release} in a guest", f"it has no {', '.join(missing)}, built in or as a module")
     wanted = [name for name in MODULES if name in files]
     while wanted:
         path = files[wanted.pop()]
