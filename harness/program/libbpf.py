@@ -46,6 +46,7 @@ _RING_BUFFERS = (27, 31)  # BPF_MAP_TYPE_RINGBUF, USER_RINGBUF: max_entries is t
 
 _LOG_SIZES = (1 << 20, 1 << 26)  # bytes; what does not fit is tried again with more room
 _LOG_ALL, _LOG_STATISTICS = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS
+_STATISTICS_SIZE = 1 << 16
 _MESSAGES_MOST = 200  # lines of libbpf's own that are kept
 _MESSAGE_LENGTH = 2048  # bytes
 _DEBUG = 2  # LIBBPF_DEBUG
@@ -309,7 +310,7 @@ class _Attempt:
 def _attempt(library: Library, data: bytes, request: Request, roles: Sequence[str]) -> _Attempt:
     """Load with the whole log; with more room for it when it did not fit, and at last with its statistics alone."""
     cut: dict[str, str] = {}
-    for level, size in (*((_LOG_ALL, size) for size in _LOG_SIZES), (_LOG_STATISTICS, _LOG_SIZES[0])):
+    for level, size in (*((_LOG_ALL, size) for size in _LOG_SIZES), (_LOG_STATISTICS, _STATISTICS_SIZE)):
         attempt = _attempt_once(library, data, request, roles, level, size)
         if attempt.errno != errno.ENOSPC:
             break
