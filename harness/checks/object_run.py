@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from harness.checks import compare, foreign, loading, plan, preflight
+from harness.checks import compare, foreign, loading, plan
 from harness.checks.base import Environment, perform, selected
 from harness.checks.options import Options, with_census
 from harness.checks.results import error_result, timed
@@ -29,7 +29,7 @@ class Setting:
     options: Options
     run: Run
     file: program.ObjectFile
-    machine: preflight.Machine
+    machine: Machine
     way: Way
     ours: Mapping[str, Compilation]
     our_join: Join

@@ -10,15 +10,14 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from harness.checks.machine import Machine
 from harness.checks.results import timed
 from harness.errors import HarnessError
-from harness.kernel import bpf, cgroups, facts, features, packages, processes
-from harness.kernel.bpf import BpfError
-from harness.kernel.features import FEATURES, Answer, Probed
+from harness.kernel import cgroups, facts, packages, processes
+from harness.kernel.features import FEATURES, Answer
 from harness.msp import codes, guide, verifier_codes
 from harness.program import headers, maps
 from harness.program.compile import Join
@@ -32,30 +31,6 @@ NEEDED = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_NET_RAW", "CAP_SETUI
 the capture; the others: clients of another uid."""
 
 _FIRST_CAP_BPF = 39
-
-
-@dataclass(frozen=True)
-class LockedMemory:
-    """RLIMIT_MEMLOCK as this process had it (bytes; None: unlimited), and what a map of audit_map's size made of it.
-
-    refused: what the kernel said under that limit, and what it still said once this process had lifted its own.
-    """
-
-    limit: int | None = None
-    refused: str = ""
-    still_refused: str = ""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the checks after this one need to know: the probes' answers, the cgroup2 mount to use."""
-
-    features: Mapping[str, Probed]
-    cgroup2: Path | None
-    locked_memory: LockedMemory = LockedMemory()
-
-    def has(self, name: str) -> bool:
-        return self.features[name].answer is Answer.YES
 
 
 def look(machine: Machine) -> Iterator[Result]:
@@ -80,32 +55,6 @@ RESULTS = 9
 
 def _once(function: Callable[[], Result]) -> Callable[[], Iterator[Result]]:
     return lambda: iter([function()])
-
-
-def machine() -> Machine:
-    """Ask the kernel everything. This process's limit on locked memory is lifted on the way, where it is in the way."""
-    mounts = cgroups.layout().cgroup2
-    locked_memory = _lift_memlock_limit()
-    return Machine(features.probe_all(), mounts[0].point if mounts else None, locked_memory)
-
-
-def _lift_memlock_limit() -> LockedMemory:
-    limit, refused, still_refused = facts.memlock_limit(), _refused_map(), ""
-    if refused:
-        bpf.lift_memlock_limit()
-        still_refused = _refused_map()
-    return LockedMemory(limit, refused, still_refused)
-
-
-def _refused_map() -> str:
-    """What the kernel says against two maps of audit_map's size, as the program has them; nothing when they fit."""
-    layout = maps.LAYOUTS["audit_map"]
-    sizes = (layout.key_size, layout.value_size, maps.AUDIT_ENTRIES)
-    try:
-        with bpf.map_create(bpf.MapType.LRU_HASH, *sizes), bpf.map_create(bpf.MapType.LRU_HASH, *sizes):
-            return ""
-    except BpfError as error:
-        return error.happened
 
 
 def _fail(name: str, title: str, summary: str, remedy: str, **more: object) -> Result:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -181,7 +182,8 @@ def _vm(cgroup: Path) -> Mapping[str, Handler]:
 def _fabric() -> Mapping[str, Handler]:
     """The fabric's worker."""
     processes.unshare(Namespace.NETWORK)
-    state: dict[str, Any] = {}
+    # scapy takes 0.2 s to import; the first captured() finds it there
+    state: dict[str, Any] = {"scapy": asyncio.get_running_loop().run_in_executor(None, _import_scapy)}
 
     async def build(vm_pid: int) -> None:
         # pyroute2 runs a loop of its own; a thread started after unshare() is in the same namespace
@@ -203,8 +205,6 @@ def _fabric() -> Mapping[str, Handler]:
         await state["fabric"].start()
         others = [(topology.OTHER_ADDRESS, 80), *{(endpoint.address, OTHER_PORT) for endpoint in ENDPOINTS}]
         state["others"] = [await asyncio.start_server(_answer_other, *other) for other in others]
-        # scapy takes 0.3 s to import; the first captured() finds it there
-        state["scapy"] = asyncio.get_running_loop().run_in_executor(None, __import__, "scapy.layers.inet")
 
     async def captured() -> tuple[list[dict[str, Any]], int]:
         await state["scapy"]
@@ -213,6 +213,12 @@ def _fabric() -> Mapping[str, Handler]:
 
     handlers: dict[str, Handler] = {"build": build, "start": start, "captured": captured}
     return handlers
+
+
+def _import_scapy() -> None:
+    """Without cryptography, which scapy asks for at once, takes a fifth of its time, and is not needed for headers."""
+    sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]
+    import scapy.layers.inet  # noqa: F401
 
 
 async def _answer_other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 
 from harness.checks import preflight
+from harness.checks.machine import LockedMemory, Machine
 from harness.kernel import cgroups, facts
 from harness.kernel.features import FEATURES, Answer, Probed
 from harness.program.compile import Join
 from harness.report import Outcome
 
 ALL = {feature.name: Probed(Answer.YES, "loads") for feature in FEATURES}
-MACHINE = preflight.Machine(ALL, Path("/sys/fs/cgroup"))
+MACHINE = Machine(ALL, Path("/sys/fs/cgroup"))
 
 
 def lacking(
     name: str, answer: Answer = Answer.NO, said: str = "EINVAL (Invalid argument), empty log"
-) -> preflight.Machine:
+) -> Machine:
     return replace(MACHINE, features=ALL | {name: Probed(answer, said)})
 
 
@@ -107,7 +108,7 @@ def test_lockdown(mode: str | None, outcome: Outcome, monkeypatch: pytest.Monkey
     [("", "", Outcome.PASS, False), ("EPERM", "", Outcome.WARN, False), ("EPERM", "EPERM", Outcome.FAIL, True)],
 )
 def test_memlock_is_judged_by_making_maps(refused: str, still_refused: str, outcome: Outcome, blocking: bool) -> None:
-    machine = replace(MACHINE, locked_memory=preflight.LockedMemory(65536, refused, still_refused))
+    machine = replace(MACHINE, locked_memory=LockedMemory(65536, refused, still_refused))
     result = preflight.memlock(machine)
     assert (result.outcome, result.blocking) == (outcome, blocking)
     assert "65536 B" in result.summary

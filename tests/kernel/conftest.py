@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.checks import preflight
+from harness.checks import machine, preflight
 from harness.checks.base import Environment
 from harness.checks.verify import best_join
 from harness.kernel import cgroups
@@ -35,13 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _cannot_run() -> str:
     if os.geteuid() != 0:
         return "needs root"
-    failed = [result for result in preflight.look(preflight.machine()) if result.blocking and result.outcome == "FAIL"]
+    failed = [result for result in preflight.look(machine.ask()) if result.blocking and result.outcome == "FAIL"]
     return "; ".join(result.summary for result in failed)
 
 
 @pytest.fixture(scope="session")
 def join() -> Join:
-    return best_join(preflight.machine())
+    return best_join(machine.ask())
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,7 @@ def lab(run: Run) -> Iterator[Lab]:
 
 @pytest.fixture
 def environment(run: Run, lab: Lab, image: Image, join: Join) -> Iterator[Environment]:
-    way = Way.LINK if preflight.machine().has("bpf-link") else Way.MULTI
+    way = Way.LINK if machine.ask().has("bpf-link") else Way.MULTI
     with ExitStack() as stack:
         loaded = stack.enter_context(load(image))
         yield Environment(run, lab, loaded, join is not Join.NONE, way)
