@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from harness.checks import compare, foreign, loading, plan
 from harness.checks.base import Environment, perform, selected
+from harness.checks.machine import Machine
 from harness.checks.options import Options, with_census
 from harness.checks.results import error_result, timed
 from harness.errors import HarnessError
