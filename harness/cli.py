@@ -119,6 +119,7 @@ def _verify(options: argparse.Namespace) -> int:
     from harness.program.compile import Join
 
     only = tuple(options.only) or (("chain",) if options.explain else ())
+    options.verbose |= options.explain  # the steps of the chain are its evidence
     if options.list or options.only:
         from harness.checks import plan
 

@@ -55,6 +55,13 @@ def test_command(command: str, tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size > 0
 
 
+@pytest.mark.kernel
+def test_explain_shows_each_step_of_the_chain(tmp_path: Path) -> None:
+    output = run("msp-harness verify --explain", tmp_path).stdout
+    for step in ("link", "effective list", "policy row", "socket peer", "bytes at the listener"):
+        assert re.search(rf"^ +{step} +\S", output, re.MULTILINE), step
+
+
 def test_readme_says_how_many_faults_there_are() -> None:
     from harness.checks.selftest import FAULTS
 
