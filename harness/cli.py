@@ -150,7 +150,8 @@ def _verify(options: argparse.Namespace) -> int:
         from harness.report import console
 
         screen = console.console(_stream(options))
-        with console.progress(screen, plan.expected(started.options), verbose=options.verbose) as progress:
+        told = options.verbose and not options.explain
+        with console.progress(screen, plan.expected(started.options), verbose=told) as progress:
             report = verify.verify(started, progress.finished)
     if only and not report.results:
         return _usage(f"nothing that was run is named {', '.join(only)}")

@@ -76,11 +76,16 @@ def verify(started: Started, finished: Listener) -> Report:
     only, results, about = started.options.only, [], _About()
     for result in _results(started, about):
         interruption.check()
-        refused = result.group == "load" and result.outcome in (Outcome.FAIL, Outcome.ERROR)
-        if not only or result.blocking or refused or any(matches(word, result.id) for word in only):
+        if not only or _says_what_the_rest_is_worth(result) or any(matches(word, result.id) for word in only):
             results.append(result)
             finished(result)
     return started.recording.report(results, run=about.run, program=about.digest)
+
+
+def _says_what_the_rest_is_worth(result: Result) -> bool:
+    """What nobody may miss, whatever --only asks for: what blocks, what did not load, which object, whose records."""
+    refused = result.group == "load" and result.outcome in (Outcome.FAIL, Outcome.ERROR)
+    return result.blocking or refused or result.id in ("load.object", "load.audit")
 
 
 def _results(started: Started, about: _About) -> Iterator[Result]:
@@ -124,7 +129,7 @@ def verdict(report: Report) -> str:
     status = exit_code(report)
     failed = {result.id.split(".")[0] for result in report.results if result.outcome is Outcome.FAIL}
     unknown = report.count(Outcome.ERROR)
-    redirects = [result.outcome for result in report.results if result.group == "redirect"]
+    redirects = [result.outcome for result in report.results if result.group in ("redirect", "chain")]
     if status == EXIT_CANNOT_RUN:
         return "this machine cannot run the verification"
     if "selftest" in failed:
@@ -133,7 +138,7 @@ def verdict(report: Report) -> str:
     by = f" by {name}" if name else ""
     if name and "load" in failed and not redirects:
         return f"{name} cannot be used on {report.kernel}"
-    if failed & {"load", "attach", "redirect"}:
+    if failed & {"load", "attach", "redirect", "chain"}:
         return f"connect4 redirection{by} does not hold on {report.kernel}"
     if failed:
         return f"{name or 'connect4'} redirects on {report.kernel}, but not everything that belongs to it is right"
