@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from harness.checks import census
 from harness.checks.base import Check, Environment, perform
 from harness.checks.census_judge import Verdicts
 from harness.checks.census_rows import ROWS
+from harness.errors import HarnessError
 from harness.kernel.bpf import ProgramType
 from harness.lab import cost
 from harness.lab.worker import Worker
@@ -111,14 +112,21 @@ def costs(environments: Mapping[str, Environment], connects: int = CONNECTS) -> 
         for worker in workers.values():
             worker.call("listen")
         kinds: dict[str, cost.Measure] = {FLOOR: cost.direct(workers[FLOOR], cost.PORT + 1, BATCH)}
+        missing: dict[str, Json] = {}
         for name, environment in environments.items():
-            kinds[name] = _under(environment, workers[name])
+            try:
+                _under(environment, workers[name], 1)()
+            except HarnessError as error:  # a program that sends people elsewhere, or nowhere
+                missing[name] = f"no connect comes back to its client: {error.happened}"
+            else:
+                kinds[name] = _under(environment, workers[name], BATCH)
         times = cost.take_turns(kinds, connects // BATCH)
     figures = {name: cost.microseconds(sample) for name, sample in times.items()}
     added = {
         name: round(figure["median"] - figures[FLOOR]["median"], 2) for name, figure in figures.items() if name != FLOOR
     }
     summary = "; ".join(f"{name}: {figure['median']:g} µs" for name, figure in figures.items())
+    summary += "".join(f"; {name}: no figure" for name in missing)
     observed: dict[str, Json] = {
         **{name: f"median {one['median']:g} µs, quartiles {one['low']:g} to {one['high']:g}"
            for name, one in figures.items()},
@@ -126,6 +134,8 @@ def costs(environments: Mapping[str, Environment], connects: int = CONNECTS) -> 
         "added µs": added,
     }  # fmt: skip
     evidence: dict[str, Json] = {"connects of each kind": connects, "in batches of": BATCH}
+    if missing:
+        evidence["no figure"] = missing
     lent = [name for name, environment in environments.items() if environment.loaded.lent]
     if lent:
         evidence["with the harness's own completing program"] = lent
@@ -133,8 +143,8 @@ def costs(environments: Mapping[str, Environment], connects: int = CONNECTS) -> 
     yield Result("compare.cost", "Microseconds of a redirected connect()", Outcome.PASS, summary, evidence, observed)
 
 
-def _under(environment: Environment, worker: Worker) -> Callable[[], float]:
-    timed = cost.redirected(worker, BATCH)
+def _under(environment: Environment, worker: Worker, count: int) -> cost.Measure:
+    timed = cost.redirected(worker, count)
 
     def measure() -> float:
         with environment.redirect() as redirection:

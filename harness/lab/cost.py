@@ -25,6 +25,7 @@ from harness.msp.endpoints import IMDS
 
 PORT = 3099  # the listener of a client whose connects are redirected to it
 BATCH = 250
+_ARRIVES = 2.0  # seconds until a connect that has not come to the listener went elsewhere
 _RESET = struct.pack("ii", 1, 0)  # struct linger: no TIME_WAIT
 
 Measure = Callable[[], float]
@@ -38,6 +39,7 @@ def handlers(place: Callable[[], None], port: int) -> Mapping[str, Handler]:
 
     def listen() -> None:
         listener.append(socket.create_server(("127.0.0.1", port), backlog=64))
+        listener[0].settimeout(_ARRIVES)
 
     def batch(address: str, port: int, count: int = BATCH) -> float:
         total = 0.0
