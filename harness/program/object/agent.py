@@ -70,6 +70,8 @@ def is_redirector(contents: Contents) -> bool:
 def differences(one: Definition) -> Sequence[str]:
     """In what a map of one of the agent's names is another map than the agent's; empty where it is the same."""
     layout = LAYOUTS[one.name]
+    if one.type is None:
+        return ["nobody can tell its type and sizes: it is defined by BTF, and there is none for it"]
     found = []
     for what, own, agents in (
         ("type", one.type, int(layout.type)),

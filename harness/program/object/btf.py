@@ -26,6 +26,7 @@ MAGIC = 0xEB9F
 CHAIN = 32  # typedefs and qualifiers in a row; BTF's own limit is MAX_RESOLVE_DEPTH, 32
 DEEP = 16  # structs within structs
 FIELDS = 1024  # of one struct, those of its members' structs included
+SAME = 256  # types of one name that are looked at
 POINTER = 8  # bytes: a BPF object's, and that of the kernels that we know
 
 
@@ -172,8 +173,8 @@ class Btf:
         return found
 
     def named(self, name: str, *kinds: Kind) -> Sequence[Type]:
-        """The types of a name (without flavour) and of these kinds, or of any."""
-        types = (self.type(number) for number in self.names.get(essential(name), ()))
+        """The types of a name (without flavour) and of these kinds, or of any; of very many the first SAME."""
+        types = (self.type(number) for number in self.names.get(essential(name), ())[:SAME])
         return [one for one in types if not kinds or one.kind in kinds]
 
     def bare(self, number: int) -> Type:
@@ -194,14 +195,16 @@ class Btf:
     def members(self, one: Type) -> Iterator[Member]:
         return (self.member(one, number) for number in range(one.entries))
 
-    def enumerators(self, one: Type) -> Iterator[tuple[str, int]]:
+    def enumerator(self, one: Type, number: int) -> tuple[str, int]:
+        """An enumerator's name and value by its place, which is less than the type's entries."""
         wide = one.kind is Kind.ENUM64
-        for number in range(one.entries):
-            form, size = ("3I", 12) if wide else ("2I", 8)
-            row = struct.unpack_from(self.order + form, self._types, one.at + size * number)
-            value = row[1] | row[2] << 32 if wide else row[1]
-            sign = 1 << (63 if wide else 31)
-            yield self.text(row[0]), value - 2 * sign if one.flag and value & sign else value
+        form, size, sign = ("3I", 12, 1 << 63) if wide else ("2I", 8, 1 << 31)
+        row = struct.unpack_from(self.order + form, self._types, one.at + size * number)
+        value = row[1] | row[2] << 32 if wide else row[1]
+        return self.text(row[0]), value - 2 * sign if one.flag and value & sign else value
+
+    def enumerators(self, one: Type) -> Iterator[tuple[str, int]]:
+        return (self.enumerator(one, number) for number in range(one.entries))
 
     def array(self, one: Type) -> tuple[int, int]:
         """The element's type and how many there are."""

@@ -18,6 +18,8 @@ from harness.program.object.btf_ext import Relocation
 from harness.program.object.elf import Malformed
 
 ACCESS = 64  # numbers in an access; BPF_CORE_SPEC_MAX_LEN
+DIFFERENT = 4096  # relocations that are not the same as an earlier one
+WORK = 20_000_000  # members looked at for one object; an object of the agent's makes some hundred
 
 
 class Wanted(IntEnum):
@@ -97,12 +99,15 @@ class Resolver:
 
     def __init__(self, own: Btf, kernel: Btf):
         self._own, self._kernel = own, kernel
+        self._work = WORK
         self._known: dict[tuple[int, str, int], tuple[str, Fate, int | None, int | None, str]] = {}
 
     def resolve(self, relocation: Relocation) -> Resolution:
         """Raises Malformed where the object's own types do not make sense."""
         key = (relocation.type, relocation.access, relocation.kind)
         if key not in self._known:  # thousands of relocations are often the same few
+            if len(self._known) == DIFFERENT:
+                raise Malformed(f"it has more than {DIFFERENT} different CO-RE relocations")
             self._known[key] = self._resolve(relocation)
         return Resolution(relocation.instruction, *self._known[key])
 
@@ -152,7 +157,7 @@ class Resolver:
         for step in steps[1:]:
             current = self._kernel.bare(place.type)
             if step.name is not None:
-                found = _member(self._kernel, current, step.name, 0)
+                found = self._member(current, step.name, {current.id}, 0)
                 if found is None:
                     return None
                 place = _Place(found.type, place.offset + found.offset, found.bits)
@@ -162,6 +167,40 @@ class Resolver:
                 element, _ = self._kernel.array(current)
                 place = _Place(element, place.offset + step.index * 8 * self._kernel.size(element))
         return place if _alike(self._own, own.type, self._kernel, place.type) else None
+
+    def _member(self, one: Type, name: str, seen: set[int], depth: int) -> _Place | None:
+        """A member by name, also within anonymous members; offsets in bits from the start of one."""
+        if one.kind not in COMPOSITE or depth == DEEP:
+            return None
+        self._spend(one.entries)
+        for member in self._kernel.members(one):
+            if member.name == name:
+                return _Place(member.type, member.offset, member.bits)
+            inner = self._kernel.bare(member.type) if not member.name else None
+            if inner is not None and inner.id not in seen:
+                seen.add(inner.id)
+                found = self._member(inner, name, seen, depth + 1)
+                if found is not None:
+                    return _Place(found.type, member.offset + found.offset, found.bits)
+        return None
+
+    def _spend(self, members: int) -> None:
+        """A kernel's BTF may come from a stranger too: structs within themselves, a million of one name."""
+        self._work -= members
+        if self._work < 0:
+            raise Malformed("resolving its CO-RE relocations takes more work than those of any honest object")
+
+    def place_of(self, struct: str, path: str) -> int | None:
+        for root in self._kernel.named(struct, Kind.STRUCT):
+            place: _Place | None = _Place(root.id, 0)
+            for name in path.split("."):
+                if place is not None:
+                    current = self._kernel.bare(place.type)
+                    found = self._member(current, name, {current.id}, 0)
+                    place = None if found is None else _Place(found.type, place.offset + found.offset)
+            if place is not None:
+                return place.offset // 8
+        return None
 
     # --- whole types and enumerators --------------------------------------------------------------------------------
 
@@ -178,16 +217,20 @@ class Resolver:
         self, wanted: Wanted, name: str, root: Type, numbers: Sequence[int]
     ) -> tuple[str, Fate, int | None, int | None, str]:
         root = self._own.bare(root.id)
-        rows = list(self._own.enumerators(root)) if root.kind in ENUMS else []
-        if not numbers or numbers[0] >= len(rows):
-            raise Malformed(f"a CO-RE relocation names enumerator {numbers[:1]} of {name}, which has {len(rows)}")
-        word, own = rows[numbers[0]]
-        there = [
-            value if wanted is Wanted.ENUM_VALUE else 1
-            for one in self._kernel.named(name, Kind.ENUM, Kind.ENUM64)
-            for other, value in self._kernel.enumerators(one)
-            if essential(other) == essential(word)
-        ]
+        if root.kind not in ENUMS or numbers[0] >= root.entries:
+            raise Malformed(
+                f"a CO-RE relocation names enumerator {numbers[0]} of {name}, which has none of that number"
+            )
+        word, own = self._own.enumerator(root, numbers[0])
+        there = []
+        for one in self._kernel.named(name, Kind.ENUM, Kind.ENUM64)[:CHAIN]:
+            self._spend(one.entries)
+            rows = self._kernel.enumerators(one)
+            there += [
+                value if wanted is Wanted.ENUM_VALUE else 1
+                for other, value in rows
+                if essential(other) == essential(word)
+            ]
         wants = f"{_WORDS[wanted]} {essential(word)} of enum {essential(name)}"
         return _outcome(wants, wanted, own if wanted is Wanted.ENUM_VALUE else 1, there, "no such enumerator")
 
@@ -237,20 +280,6 @@ def _follow(types: Btf, root: Type, numbers: Sequence[int]) -> tuple[Sequence[_S
     return steps, place
 
 
-def _member(types: Btf, one: Type, name: str, depth: int) -> _Place | None:
-    """A member by name, also within anonymous members; offsets in bits from the start of one."""
-    if one.kind not in COMPOSITE or depth == DEEP:
-        return None
-    for member in types.members(one):
-        if member.name == name:
-            return _Place(member.type, member.offset, member.bits)
-        if not member.name:
-            inner = _member(types, types.bare(member.type), name, depth + 1)
-            if inner is not None:
-                return _Place(inner.type, member.offset + inner.offset, inner.bits)
-    return None
-
-
 def _alike(own: Btf, own_type: int, kernel: Btf, kernel_type: int) -> bool:
     """Whether a field of the one type can stand for one of the other: the kinds decide, names and sizes do not."""
     for _ in range(CHAIN):
@@ -281,3 +310,8 @@ def _value(types: Btf, wanted: Wanted, place: _Place) -> int:
         return 64 - width
     within = place.offset % (8 * size) if place.bits and size else 0
     return 64 - width - within  # LSHIFT of a little-endian load
+
+
+def place_of(kernel: Btf, struct: str, path: str) -> int | None:
+    """Where a field lies in a kernel's struct, in bytes: of "sock", "__sk_common.skc_num"; None where there is none."""
+    return Resolver(kernel, kernel).place_of(struct, path)

@@ -65,7 +65,7 @@ class Need:
 
     @property
     def since_text(self) -> str:
-        return "first version not known" if not self.since else f"{self.since}{' or later' * self.at_least}"
+        return "version not known" if not self.since else f"{self.since}{' or later' * self.at_least}"
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -152,11 +152,11 @@ def _helper_since(number: int, program: Program) -> tuple[str, bool]:
 def _kfuncs(contents: Contents, kernel: Btf | None) -> Iterator[Need]:
     for program in contents.programs:
         for name in program.kfuncs:
-            since = _KFUNC_SINCE.get(name, "5.13")
+            since = _KFUNC_SINCE.get(name, "")
             key = f"{_short(kind_of(program))}.{_slug(name.removeprefix('bpf_'))}"
             what = f"kernel function {name} in {kind_of(program)}"
             probe = _kfunc(name, program, kernel, contents.licence or "")
-            yield Need(key, what, since, probe, at_least=name not in _KFUNC_SINCE)
+            yield Need(key, what, since, probe)
         for name in program.externals:
             yield Need(f"symbol-{_slug(name)}", f"kernel symbol {name}", "5.7", _symbol(name), at_least=True)
 
