@@ -12,7 +12,7 @@ from harness.failures.attach_conflicts import count_effective
 from harness.failures.attach_targets import CONNECT4, agents_root, allowing
 from harness.failures.model import DIRECT, ELSEWHERE, REDIRECTED, Answer, Failure, Family, Recipe, Setting, Shown
 from harness.failures.traffic import PATIENCE, ask, ours, told, translator
-from harness.kernel import bpf, cgroups
+from harness.kernel import bpf, cgroups, mounts
 from harness.lab.behaviours.common import connections
 from harness.lab.clients import Request
 from harness.lab.lab import Lab
@@ -151,18 +151,18 @@ def _container(setting: Setting) -> Shown:
 
 def _mounts(cgroup: Path, work: Path) -> Mapping[str, Handler]:
     """In a worker: a mount namespace where another product's mount of a cgroup stands before the whole hierarchy's."""
-    children.private_mounts()
+    mounts.take_own()
     children.take_as_root(cgroup)
-    children.mount("tmpfs", work, "tmpfs")
+    mounts.mount("tmpfs", work, "tmpfs")
     whole, theirs = work / "unified", work / "other-product"
     for point in (whole, theirs):
         point.mkdir()
-    children.mount("cgroup2", whole, "cgroup2")
-    children.mount(str(whole / "agent"), theirs, "", children.MS_BIND)
+    mounts.mount("cgroup2", whole, "cgroup2")
+    mounts.bind(whole / "agent", theirs)
     for mount in reversed(cgroups.layout().cgroup2):
         if mount.point != theirs:
-            children.unmount(mount.point)
-    children.mount("cgroup2", whole, "cgroup2")
+            mounts.unmount(mount.point)
+    mounts.mount("cgroup2", whole, "cgroup2")
 
     def root(first: bool) -> Reply:
         """The agent's choice, or the mount of the whole hierarchy: its directory's descriptor, with its FSROOT."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.failures import children
 from harness.failures.assembler import ALLOW
 from harness.failures.model import ACCEPTED, Answer, Failure, Family, NotHere, Recipe, Setting, Shown, asked
-from harness.kernel import bpf, cgroups
+from harness.kernel import bpf, cgroups, mounts
 from harness.kernel.bpf import AttachType, ProgramType
 from harness.kernel.cgroups import CONFIGURED_ROOT
 from harness.lab import state
@@ -76,8 +76,8 @@ def _in_namespaces(
         with setting.cgroup(name) as cgroup:
 
             def step() -> list[Answer]:
-                children.private_mounts()
-                children.mount("tmpfs", work, "tmpfs")
+                mounts.take_own()
+                mounts.mount("tmpfs", work, "tmpfs")
                 if first is not None:
                     first(work)
                 children.take_as_root(cgroup)
@@ -92,7 +92,7 @@ def _in_namespaces(
 def _mounted(work: Path, name: str, kind: str, data: str = "") -> Path:
     point = work / name
     point.mkdir(exist_ok=True)
-    children.mount(kind, point, kind, data=data)
+    mounts.mount(kind, point, kind, data=data)
     return point
 
 
@@ -135,7 +135,7 @@ def _directory(work: Path) -> list[Answer]:
 
 def _hybrid(work: Path) -> list[Answer]:
     """A tmpfs at /sys/fs/cgroup, cgroup2 below it at unified: without findmnt the agent takes the configured root."""
-    children.mount("tmpfs", CONFIGURED_ROOT, "tmpfs")
+    mounts.mount("tmpfs", CONFIGURED_ROOT, "tmpfs")
     _mounted(CONFIGURED_ROOT, "unified", "cgroup2")
     refused = link_at(CONFIGURED_ROOT)
     facts: dict[str, Json] = {"findmnt would give": str(agents_root())}
@@ -144,9 +144,9 @@ def _hybrid(work: Path) -> list[Answer]:
 
 def _nothing_mounted(work: Path) -> list[Answer]:
     for mount in reversed(cgroups.layout().cgroup2):
-        children.unmount(mount.point)
+        mounts.unmount(mount.point)
     refused = link_at(agents_root())
-    children.mount("tmpfs", CONFIGURED_ROOT, "tmpfs")
+    mounts.mount("tmpfs", CONFIGURED_ROOT, "tmpfs")
     _mounted(CONFIGURED_ROOT, "unified", "cgroup2")
     return [refused, link_at(agents_root())]
 

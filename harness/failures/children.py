@@ -24,8 +24,6 @@ PATIENCE = 10.0  # seconds until a child that does not answer is given up
 NOBODY = 65534
 
 _CAPABILITY_VERSION_3 = 0x20080522  # include/uapi/linux/capability.h
-MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000  # include/uapi/linux/mount.h
-_MNT_DETACH = 2  # include/linux/fs.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -125,30 +123,10 @@ def become_namespace_root() -> None:
         Path("/proc/self", file).write_text(line)
 
 
-# --- mounts, in a mount namespace of the child's own ------------------------------------------------------------
-
-
-def private_mounts() -> None:
-    """Take a mount namespace of one's own: nothing mounted here reaches the host. For a child."""
-    processes.unshare(Namespace.MOUNT)
-    mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+# --- cgroups ----------------------------------------------------------------------------------------------------
 
 
 def take_as_root(cgroup: Path) -> None:
     """Enter a cgroup and take it as the root of one's cgroup namespace, and so of every cgroup2 mounted from now on."""
     cgroups.move(0, cgroup)
     processes.unshare(Namespace.CGROUP)
-
-
-def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
-    """mount(2). Raises HarnessError with the errno."""
-    if _libc.mount(source.encode(), str(target).encode(), kind.encode() or None, flags, data.encode() or None):
-        number = ctypes.get_errno()
-        raise HarnessError(f"mount {kind or source} at {target}", errno_text(number), errno=number)
-
-
-def unmount(target: Path) -> None:
-    """umount2(2), also where it is busy."""
-    if _libc.umount2(str(target).encode(), _MNT_DETACH):
-        number = ctypes.get_errno()
-        raise HarnessError(f"unmount {target}", errno_text(number), errno=number)

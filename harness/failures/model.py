@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.errors import HarnessError, errno_name
-from harness.kernel import cgroups
+from harness.kernel import cgroups, features
 from harness.kernel.bpf import BpfError
 from harness.lab.lab import Lab, open_lab
 from harness.lab.state import Run
@@ -33,12 +33,20 @@ ELSEWHERE = "elsewhere"
 """A client that asked for an endpoint was answered by neither: another program sent it to a third party."""
 
 
+LATCHED = "key latched"
+"""A running agent holds a key that the platform names: healthy."""
+
+UNLATCHED = "no key"
+"""A running agent holds none, whatever its status says."""
+
+
 class Family(StrEnum):
     """Which of the guide's failures a recipe belongs to; it decides what the agent would have written."""
 
     LOAD = "load"
     ATTACH = "attach"
     APPLIED = "applied"
+    KEY = "key"
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,14 @@ class Answer:
     """One step and what came of it.
 
     word is ACCEPTED or an errno's name where the kernel was asked; REDIRECTED, DIRECT, ELSEWHERE, `timeout` or an
-    errno's name where a client asked. log is the verifier's, whole. facts are the same in every run, observed are not.
+    errno's name where a client asked; LATCHED or UNLATCHED where an agent was looked at. log is the verifier's, whole.
+    message is an agent's own, where one ran. facts are the same in every run, observed are not.
     """
 
     did: str
     word: str
     log: str = ""
+    message: str = ""
     facts: Mapping[str, Json] = field(default_factory=dict)
     observed: Mapping[str, Json] = field(default_factory=dict)
 
@@ -94,6 +104,17 @@ class Setting:
     def image(self) -> Image:
         """Our redirector, compiled: connect4 alone, so that it needs no more of a kernel than redirection does."""
         return compiler.compile_source(compiler.redirector(join=compiler.Join.NONE))
+
+    @cached_property
+    def agent_image(self) -> Image:
+        """The same with records of who asked, which a whole agent needs. Raises NotHere."""
+        for feature, join in (("sock-ops", compiler.Join.SOCK_OPS), ("kprobe", compiler.Join.KPROBE)):
+            row = next(row for row in features.FEATURES if row.name == feature)
+            if row.probe().answer is features.Answer.YES:
+                return compiler.compile_source(compiler.redirector(join=join))
+        raise NotHere(
+            "this kernel has neither sock_ops nor kprobes", "boot one with CONFIG_CGROUP_BPF or CONFIG_KPROBES"
+        )
 
     @contextmanager
     def cgroup(self, name: str) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from harness.errors import HarnessError, errno_text
 from harness.failures import wording
 from harness.failures.model import Answer, Failure, NotHere, Setting, Shown
 from harness.failures.table import chosen
-from harness.kernel import cgroups
+from harness.kernel import bpf, cgroups
 from harness.lab import state
 from harness.msp.messages import cut
 from harness.report.model import Json, Outcome, Result
@@ -39,6 +39,7 @@ def reproduce(names: Sequence[str], progress: Progress | None = None) -> Iterato
     HarnessError for an unknown name, or when no run can be made (no root, no writable cgroup2).
     """
     failures = chosen(names)
+    bpf.lift_memlock_limit()
     with state.begin(_cgroup_root()) as run, ExitStack() as stack:
         setting = Setting(run, stack)
         for failure in failures:
@@ -92,7 +93,7 @@ def judged(failure: Failure, shown: Shown) -> Judgement:
     """Whether the failure came about as expected and the remedy worked."""
     failing, repaired = shown.failing, shown.repaired
     matters = wording.decisive(failing.log, failure.says)
-    message = wording.agents_message(failure, failing.word, failing.log)
+    message = wording.own_message(failing) or wording.agents_message(failure, failing.word, failing.log)
     evidence: dict[str, Json] = {
         "did": failing.did,
         "answer": worded(failing.word),

@@ -11,11 +11,12 @@ from harness.failures.applied_order import ORDER
 from harness.failures.attach_conflicts import CONFLICTS
 from harness.failures.attach_targets import TARGETS
 from harness.failures.guide_stream import GUIDE
+from harness.failures.key_failures import KEYS
 from harness.failures.model import Failure
 from harness.failures.privileges import PRIVILEGES
 from harness.failures.refusals import REFUSALS
 
-FAILURES: tuple[Failure, ...] = (*GUIDE, *REFUSALS, *PRIVILEGES, *TARGETS, *CONFLICTS, *APPLIED, *ORDER)
+FAILURES: tuple[Failure, ...] = (*GUIDE, *REFUSALS, *PRIVILEGES, *TARGETS, *CONFLICTS, *APPLIED, *ORDER, *KEYS)
 
 ALL = "all"
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from harness.failures.model import ACCEPTED, Failure, Family
+from harness.failures.model import ACCEPTED, Answer, Failure, Family
 from harness.msp import guide, mask, messages
 from harness.msp.mask import Comparison
 from harness.msp.messages import Form, Message
@@ -22,6 +22,11 @@ OBJECT = "/usr/lib/azure-proxy-agent/ebpf_cgroup.o"
 CONFIGURED_ROOT = "/sys/fs/cgroup"
 
 _VARIES = re.compile("|".join(f"(?:{row.pattern})" for row in mask.MASKS if row.placeholder in ("<address>", "<time>")))
+
+
+def own_message(answer: Answer) -> Message | None:
+    """The message that a running agent gave; None where none ran, or where its words are of no known form."""
+    return messages.parse(answer.message) if answer.message else None
 
 
 def agents_message(failure: Failure, word: str, log: str) -> Message | None:

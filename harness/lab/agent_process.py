@@ -96,7 +96,7 @@ class AgentProcess:
         """What it printed."""
         return self.launch.output.read_text(errors="replace") if self.launch.output.exists() else ""
 
-    def keys(self) -> list[Path]:
+    def key_files(self) -> list[Path]:
         return sorted(self.launch.key_folder.glob("*.key"))
 
     def wait_for(
@@ -180,7 +180,9 @@ def _key_states(status: Status) -> Mapping[str, str]:
 # --- starting ---------------------------------------------------------------------------------------------------
 
 
-def reference_launch(lab: Lab, home: Path, image: Image, times: Times = QUICK, **changes: Any) -> Launch:
+def reference_launch(
+    lab: Lab, home: Path, image: Image, times: Times = QUICK, changes: Mapping[str, Any] | None = None
+) -> Launch:
     """Files for a reference agent in a folder of the run, made if it is not there. changes are members of Config."""
     home.mkdir(mode=0o700, exist_ok=True)
     image_file, config_file = home / "image.json", home / "proxy-agent.json"
@@ -189,7 +191,7 @@ def reference_launch(lab: Lab, home: Path, image: Image, times: Times = QUICK, *
         log_folder=home / "log", key_folder=home / "keys", cgroup_root=CGROUP_MOUNT, times=times, image=image_file,
         nonce=lab.nonce,
     )  # fmt: skip
-    config = replace(config, **changes)
+    config = replace(config, **(changes or {}))
     config_file.write_text(json.dumps(settings.document(config)))
     command = [sys.executable, "-m", "harness.agent", "--config", str(config_file)]
     paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -204,10 +206,16 @@ def give_known_key(lab: Lab, launch: Launch) -> None:
 
 @contextmanager
 def reference_agent(
-    lab: Lab, run: Run, image: Image, *, name: str = "agent", times: Times = QUICK, **changes: Any
+    lab: Lab,
+    run: Run,
+    image: Image,
+    *,
+    name: str = "agent",
+    times: Times = QUICK,
+    changes: Mapping[str, Any] | None = None,
 ) -> Iterator[AgentProcess]:
     """A reference agent in a lab that was opened with proxy_port=0 and a scenario, until the end of the with block."""
-    launch = reference_launch(lab, run.directory / name, image, times, **changes)
+    launch = reference_launch(lab, run.directory / name, image, times, changes)
     give_known_key(lab, launch)
     with started(lab, launch) as agent:
         yield agent

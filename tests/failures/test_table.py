@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.failures import catalogue, refusals
-from harness.failures.model import ACCEPTED, DIRECT, ELSEWHERE, REDIRECTED, Failure, Family
+from harness.failures.model import ACCEPTED, DIRECT, ELSEWHERE, LATCHED, REDIRECTED, UNLATCHED, Failure, Family
 from harness.failures.perform import identity
 from harness.failures.table import chosen
 from harness.msp import guide
@@ -33,6 +33,8 @@ def test_a_failure_has_a_code_a_place_in_the_guide_and_words_that_exist(failure:
     assert all_codes()[failure.code.id] is failure.code
     assert failure.guide in HEADINGS
     known = {ACCEPTED, *errno.errorcode.values()} | (CLIENTS_WORDS if failure.family is Family.APPLIED else set())
+    if failure.family is Family.KEY:
+        known = {LATCHED, UNLATCHED}
     assert failure.expects
     assert {*failure.expects, failure.repaired} <= known
     assert failure.remedy
@@ -49,7 +51,8 @@ def test_every_family_of_the_issue_is_there() -> None:
     verifier = {f"MSP-V{number}" for number in (101, 102, 103, 105, 106, 107, 108, 109, 110, 111, 112, 113, 125, 126)}
     attach = {f"MSP-A{number}" for number in range(101, 111)}
     applied = {f"MSP-A{number}" for number in range(201, 208)} | {"MSP-P101", "MSP-P102"}
-    assert verifier | attach | applied <= codes
+    keys = {"MSP-K101", "MSP-K102", "MSP-K103", "MSP-K104", "MSP-K107"}
+    assert verifier | attach | applied | keys <= codes
 
 
 def test_every_variant_in_c_is_used_and_there() -> None:
