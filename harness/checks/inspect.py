@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from harness.checks.inspect_contents import SHOWN, of_maps, of_object, of_programs, visible
+from harness.checks.inspect_contents import SHOWN, listed, of_maps, of_object, of_programs, visible
 from harness.checks.recording import Recording
 from harness.errors import HarnessError
 from harness.kernel.bpf_types import ProgramType
@@ -62,14 +62,16 @@ def inspect(path: Path, given: Path | None = None) -> Report:
     """`msp-harness inspect-object FILE`. Raises HarnessError where FILE is no BPF object, or --btf no BTF."""
     recording = Recording(f"object {path}")
     one = subject(path, given)
-    results = [
-        *of_object(one.contents, one.digest),
-        *of_programs(one.contents),
-        *of_maps(one.contents),
-        *_core(one),
-        *_needs(one, needs.needs(one.contents, one.kernel)),
-    ]
+    results = [*described(one), *_needs(needs.needs(one.contents, one.kernel))]
     return recording.report(results, program=one.digest)
+
+
+def described(one: Subject) -> Iterator[Result]:
+    """What the file alone tells, and how its CO-RE relocations resolve."""
+    yield from of_object(one.contents, one.digest)
+    yield from of_programs(one.contents)
+    yield from of_maps(one.contents)
+    yield from _core(one)
 
 
 def compare(old_path: Path, new_path: Path, given: Path | None = None) -> Report:
@@ -148,7 +150,7 @@ def _resolved(name: str, title: str, one: Subject, found: Sequence[Resolution]) 
     lost = [row for row in found if not row.works]
     moved = sum(row.there is not None and row.own is not None and row.own != row.there for row in found)
     distinct = dict.fromkeys(visible(f"{row.instruction}: {row}") for row in [*lost, *found])
-    evidence: dict[str, Json] = {"against": one.target_name, "relocations": list(distinct)[:SHOWN]}
+    evidence: dict[str, Json] = {"against": one.target_name, "relocations": listed(distinct)}
     if lost:
         wanted = list(dict.fromkeys(visible(row.wants) for row in lost))
         summary = f"{len(lost)} of {len(found)} do not resolve against {one.target_name}: {', '.join(wanted[:3])}"
@@ -161,7 +163,7 @@ def _resolved(name: str, title: str, one: Subject, found: Sequence[Resolution]) 
 # --- needs -----------------------------------------------------------------------------------------------------------
 
 
-def _needs(one: Subject, wanted: Sequence[Need]) -> Iterator[Result]:
+def _needs(wanted: Sequence[Need]) -> Iterator[Result]:
     yield from (_need(need) for need in wanted)
     yield from _youngest(wanted)
 
@@ -218,7 +220,7 @@ def _changes(old: Subject, new: Subject) -> Iterator[Result]:
         remedy = "whoever fills or reads it has to change with it: use agent and object of one version"
         outcome = Outcome.WARN if change.matters else Outcome.PASS
         shown = "; ".join(texts[:6]) + (f"; {len(texts) - 6} more" if len(texts) > 6 else "")
-        yield Result(name, f"Changed {change.kind}", outcome, shown, {"differences": list(texts[:SHOWN])},
+        yield Result(name, f"Changed {change.kind}", outcome, shown, {"differences": listed(texts)},
                      remedy=remedy if change.matters else None)  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 from harness.program.maps import LAYOUTS
 from harness.program.object import agent, elf
@@ -18,6 +19,12 @@ SHOWN = 200  # of whatever an object may have thousands of, in one Result's evid
 def visible(text: str) -> str:
     """A stranger's text on one line."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def listed(texts: Iterable[str]) -> str | None:
+    """The first SHOWN texts, a line each; None where there is none."""
+    rows = list(islice(texts, SHOWN + 1))
+    return "\n".join([*map(visible, rows[:SHOWN]), *["…"] * (len(rows) > SHOWN)]) or None
 
 
 def of_object(one: Contents, digest: str) -> Iterator[Result]:
@@ -138,7 +145,6 @@ def _type(program: Program) -> str:
 
 def _facts(program: Program) -> Mapping[str, Json]:
     place, first = program.place, program.parts[0].line
-    called = [_called(call) for call in program.calls[:SHOWN]]
     found: dict[str, Json] = {
         "section": visible(program.section),
         "program type": place.type.name.lower() if place.type is not None else None,
@@ -150,15 +156,15 @@ def _facts(program: Program) -> Mapping[str, Json]:
         "helpers": [_helper(number) for number in program.helpers],
         "kernel functions": [visible(name) for name in program.kfuncs],
         "maps": [visible(name) for name in program.maps],
-        "calls": list(called),
+        "calls": listed(_called(call) for call in program.calls),
         "CO-RE relocations": len(program.relocations),
     }
     return {name: value for name, value in found.items() if value not in (None, [])}
 
 
 def _called(call: Call) -> str:
-    name = _helper(call.helper) if call.helper else visible(call.kfunc)
-    return f"{call.instruction}: {name}" + (f"  ; {visible(str(call.line))}" if call.line is not None else "")
+    name = _helper(call.helper) if call.helper else call.kfunc
+    return f"{call.instruction}: {name}" + (f" ; {call.line}" if call.line is not None else "")
 
 
 def _helper(number: int) -> str:
@@ -194,17 +200,17 @@ def _map(one: Definition) -> Result:
     evidence: dict[str, Json] = {
         "type": one.kind.lower(), "key": one.key_size, "value": one.value_size, "entries": one.entries,
         "defined by": {"BTF": "BTF (.maps)", "legacy": "struct bpf_map_def (maps)"}.get(one.form, "a data section"),
-        "key's fields": [visible(str(part)) for part in one.key[:SHOWN]],
-        "value's fields": [visible(str(part)) for part in one.value[:SHOWN]],
+        "key's fields": listed(str(part) for part in one.key),
+        "value's fields": listed(str(part) for part in one.value),
     }  # fmt: skip
     evidence = {key: value for key, value in evidence.items() if value not in (None, [])}
     if not is_agents:
         return Result(name, title, Outcome.PASS, f"{shape}{' (a data section)' * (one.form == 'data')}", evidence)
-    evidence["agent's key"] = [str(part) for part in agent.FIELDS[one.name][0]]
-    evidence["agent's value"] = [str(part) for part in agent.FIELDS[one.name][1]]
+    evidence["agent's key"] = listed(str(part) for part in agent.FIELDS[one.name][0])
+    evidence["agent's value"] = listed(str(part) for part in agent.FIELDS[one.name][1])
     different = [visible(text) for text in agent.differences(one)]
     if different:
-        evidence["differences"] = list(different)
+        evidence["differences"] = listed(different)
         remedy = "an agent that reads or fills this map needs its own layout: use the object of the agent's own version"
         return Result(name, title, Outcome.FAIL, "; ".join([shape, *different[:3]]), evidence, remedy=remedy)
     same = "the agent's layout" if one.key and one.value else "the agent's sizes (no BTF to tell the fields)"
