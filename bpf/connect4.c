@@ -15,15 +15,16 @@
  */
 #include "connect4.h"
 
-#define AF_INET6 10
+#define AF_INET 2
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
 #define SOL_SOCKET 1
 #define SO_BINDTODEVICE 25
 #define LOOPBACK_NET 127
-/* struct sock_common, include/net/sock.h, unchanged since 3.8: skc_daddr comes first, skc_num after skc_dport */
+/* struct sock_common, include/net/sock.h, unchanged since 3.8: skc_daddr comes first, skc_dport before skc_num */
 #define SKC_DADDR_OFFSET 0
 #define SKC_NUM_OFFSET 14
+#define SKC_FAMILY_OFFSET 16
 
 /*
  * Where struct pt_regs has a function's first argument: di, regs[0], a0. These layouts stay, since users' programs rely
@@ -171,10 +172,16 @@ int complete_kprobe(void *ctx)
 {
 	void *sk = (void *)*(unsigned long *)(ctx + FIRST_ARGUMENT);
 	__u32 remote = 0;
-	__u16 port = 0;
+	__u16 port = 0, family = 0;
 
 	bpf_probe_read(&remote, sizeof(remote), sk + SKC_DADDR_OFFSET);
 	bpf_probe_read(&port, sizeof(port), sk + SKC_NUM_OFFSET);
+	bpf_probe_read(&family, sizeof(family), sk + SKC_FAMILY_OFFSET);
+#ifndef HARDENED
+	/* Not ours: no hook saw it. What waits is of a connect of this thread that failed before it came here. */
+	if (family != AF_INET)
+		forget(ctx);
+#endif
 	complete_record(bpf_get_current_pid_tgid(), port, remote);
 	return 0;
 }
