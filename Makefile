@@ -46,7 +46,8 @@ requirements:
 	$(UV) pip compile --quiet pyproject.toml -c requirements-dev.txt -o requirements.txt
 	$(UV) pip compile --quiet --group build -c requirements-dev.txt -o requirements-build.txt
 
-# The parsers against made-up texts for SECONDS; a short run of the same is part of the tests.
+# The parsers against made-up texts, and damaged objects, for SECONDS each; a short run of the same is part of the tests.
 SECONDS ?= 300
 fuzz: install-dev
 	@$(BIN)/python -m tests.fuzz.fuzz_explain $(SECONDS)
+	@$(BIN)/python -m tests.fuzz.fuzz_object $(SECONDS)

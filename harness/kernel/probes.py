@@ -70,7 +70,7 @@ def loads(
 
 
 def _refusal(error: BpfError) -> Probed:
-    said = error.log.strip().splitlines()
+    said = [line for line in error.log.strip().splitlines() if not line.startswith("processed ")] or error.log.split()
     line = next((line for line in said if _REFUSED_CALL.search(line)), "")
     if line:
         return Probed(Answer.NO, line)
