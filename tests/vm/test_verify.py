@@ -51,19 +51,43 @@ def test_locked_memory_is_charged_before_5_11(kernel: Kernel) -> None:
     assert found["load.maps"].outcome is Outcome.PASS
 
 
+def change(place: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str) -> None:
+    """Have guests run a copy of this package in which one text of a file is another."""
+    package = place / "harness"
+    shutil.copytree(Path(harness.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(source.directory(), place / "bpf")
+    text = (package / file).read_text()
+    assert text.count(old) == 1
+    (package / file).write_text(text.replace(old, new))
+    monkeypatch.setattr(harness, "__file__", str(package / "__init__.py"))
+
+
 def test_a_kprobe_that_completes_nothing_is_noticed(
     kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kprobe on another function than tcp_connect: redirection works, and no record names a client."""
-    package = tmp_path / "harness"
-    shutil.copytree(Path(harness.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(source.directory(), tmp_path / "bpf")
-    attach = package / "program" / "attach.py"
-    text = attach.read_text()
-    assert text.count('KPROBE_FUNCTION = "tcp_connect"') == 1
-    attach.write_text(text.replace('KPROBE_FUNCTION = "tcp_connect"', 'KPROBE_FUNCTION = "tcp_check_req"'))
-    monkeypatch.setattr(harness, "__file__", str(package / "__init__.py"))
-    report = verify.verify(kernel, ["--audit", "kprobe", "--only", "redirect", "--only", "attach"])
-    found = outcomes(report)
+    where = 'KPROBE_FUNCTION = "{}"'
+    change(tmp_path, monkeypatch, "program/attach.py", where.format("tcp_connect"), where.format("tcp_check_req"))
+    found = outcomes(verify.verify(kernel, ["--audit", "kprobe", "--only", "redirect", "--only", "attach"]))
     assert {found[id] for id in found if id.startswith("redirect.")} == {Outcome.FAIL}
     assert found["attach.link"] is Outcome.PASS
+
+
+def test_what_waits_for_a_thread_does_not_speak_for_its_next_socket(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the failed connect another socket, of a family that connect4 never sees, goes to the proxy.
+
+    A kprobe knows the thread and no more: a record that a failed connect left waiting was taken by that one.
+    """
+    change(
+        tmp_path,
+        monkeypatch,
+        "lab/clients.py",
+        '        client.connect(tuple(request.options["then"]))\n        return replace(exchange(client',
+        "        other = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)\n"
+        '        other.connect(("::ffff:" + request.options["then"][0], request.options["then"][1]))\n'
+        "        return replace(exchange(other",
+    )
+    report = verify.verify(kernel, ["--audit", "kprobe", "--only", "audit.same-socket"])
+    assert outcomes(report) == {"audit.same-socket": Outcome.PASS}
