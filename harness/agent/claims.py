@@ -13,7 +13,8 @@ from pathlib import Path
 from harness.msp.signature import CLAIMS
 from harness.program.maps import AuditRecord
 
-_LONGEST = 4096  # bytes of a command line
+_LONGEST = 1024  # bytes of a command line: escaped in the header it may be six times as long
+_MOST_GROUPS = 64  # in the header, which an endpoint would refuse as too long
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Claims:
         told = {
             "userId": self.user_id,
             "userName": self.user_name,
-            "userGroups": list(self.user_groups),
+            "userGroups": list(self.user_groups[:_MOST_GROUPS]),
             "processId": self.process_id,
             "processFullPath": self.process_path,
             "processName": self.process_name,
@@ -68,7 +69,7 @@ def _user(uid: int) -> tuple[str, tuple[str, ...]]:
 
 def _read_link(path: Path) -> str:
     try:
-        return str(path.readlink())
+        return os.fsencode(path.readlink()).decode("utf-8", "replace")  # a path may be any bytes
     except OSError:
         return ""
 

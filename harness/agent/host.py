@@ -80,7 +80,7 @@ class Host:
         wireserver, imds = self._config.endpoint("wireserver"), self._config.endpoint("imds")
         try:
             goal = await self.ask(wireserver, "GET", "/machine?comp=goalstate", headers=version, key=key)
-            found = re.search(rb"<SharedConfig>http://[^/<]+(/[^<]*)</SharedConfig>", goal.body)
+            found = re.search(rb"<SharedConfig>http://[^/<]+(/[!-;=-~]*)</SharedConfig>", goal.body)
             if goal.status != 200 or not found:
                 return f"goal state: status {goal.status}"
             shared = found[1].decode("latin-1").replace("&amp;", "&")

@@ -145,7 +145,7 @@ class ReferenceAgent:
         try:
             for line in self.redirector.apply(status.items):
                 self.log(line)
-        except NotStarted as trouble:
+        except (NotStarted, HarnessError) as trouble:
             self.board.set("ebpfProgramStatus", STOPPED, str(trouble))
             self.log(str(trouble), "error")
 
@@ -154,7 +154,7 @@ class ReferenceAgent:
         if request.method != "GET" or path not in (PATH, "/status"):
             return None
         if path == "/status":
-            return Response(200, _JSON, self.board.text().encode())
+            return Response(200, _JSON, self.board.text().encode("utf-8", "replace"))
         tick = request.header(TICK) or ""
         if (request.header("metadata") or "").lower() != "true" or not (tick.isascii() and tick.isdigit()):
             return plain(400, f"400 Bad Request: {PATH} needs the headers Metadata: true and {TICK} with a number")

@@ -125,8 +125,8 @@ def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "w") as file:
-            file.write(text)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+            file.write(text.encode("utf-8", "replace"))
         part.replace(path)
     except OSError as error:
         raise HarnessError(f"write {path}", errno_text(error.errno or 0), errno=error.errno or 0) from error

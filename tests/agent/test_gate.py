@@ -110,6 +110,8 @@ def test_bodies_are_signed_however_they_come(
             assert answer.status == 200
             (event,) = made.requests()
             assert event.verdict == "verified"
+            framed = {name.lower() for name, _ in made.made.fabric.requests[-1].headers}
+            assert ("content-length" in framed, "transfer-encoding" in framed) == (True, False)
             assert made.made.fabric.requests[-1].body_bytes == (len(body) if "Length" in framing else 5)
 
     run(scene)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from harness.agent.claims import Claims, claims_of
 from harness.agent.rules import Identity, InvalidRules, Item, Mode, Privilege, parse_item
+from harness.agent.status import Board, write_whole
 from harness.program.maps import AuditRecord
 
 ROOT = Claims(0, "root", ("root",), 10, "/usr/bin/curl", "curl", "curl x", True)
@@ -230,6 +233,31 @@ def test_claims_of_a_living_process() -> None:
 def test_claims_of_what_is_gone_are_empty() -> None:
     found = claims_of(AuditRecord(4_000_000, 4_194_304, False, "169.254.169.254", 80))
     assert (found.user_name, found.user_groups, found.process_path, found.process_name) == ("", (), "", "")
+
+
+def test_a_process_whose_path_is_no_text_breaks_nothing(tmp_path: Path) -> None:
+    strange = os.fsencode(tmp_path) + b"/\xff\xfe"
+    shutil.copy(b"/bin/sleep", strange)
+    with subprocess.Popen([strange, "60"]) as process:
+        try:
+            found = claims_of(AuditRecord(0, process.pid, True, "169.254.169.254", 80))
+        finally:
+            process.kill()
+    assert found.process_name == "\ufffd\ufffd"
+    board = Board()
+    board.count(found, "169.254.169.254", 80, 200, denied=False)
+    write_whole(tmp_path / "status.json", board.text())
+    assert json.loads((tmp_path / "status.json").read_text())["proxyConnectionSummary"][0]["count"] == 1
+
+
+def test_the_claims_header_is_never_too_long_for_an_endpoint() -> None:
+    line = [sys.executable, "-c", "input()", '"\\u2603' * 4000]
+    with subprocess.Popen(line, stdin=subprocess.PIPE) as process:
+        found = claims_of(AuditRecord(0, process.pid, True, "169.254.169.254", 80))
+        process.communicate(b"\n")
+    assert "\u2603" in found.process_command
+    crowded = replace(found, user_groups=tuple(f"group-{number}" for number in range(10_000)))
+    assert len(crowded.header()[1]) < 10_000
 
 
 def test_the_claims_header_is_ascii_json_of_one_line() -> None:
