@@ -251,7 +251,7 @@ def test_a_process_whose_path_is_no_text_breaks_nothing(tmp_path: Path) -> None:
 
 
 def test_the_claims_header_is_never_too_long_for_an_endpoint() -> None:
-    line = [sys.executable, "-c", "input()", '"\\u2603' * 4000]
+    line = [sys.executable, "-c", "input()", '"\u2603' * 4000]
     with subprocess.Popen(line, stdin=subprocess.PIPE) as process:
         found = claims_of(AuditRecord(0, process.pid, True, "169.254.169.254", 80))
         process.communicate(b"\n")
