@@ -87,7 +87,7 @@ def build(style: Style) -> Path:
         run([_tool("clang"), "-target", recipe.target, *_FLAGS, *debug, *words, *_includes(), "-c", SOURCE, "-o", made])
         if recipe.strip:
             run([_tool("llvm-strip"), "-g", made])
-        os.replace(made, path)
+        made.replace(path)
     return path
 
 

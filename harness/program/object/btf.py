@@ -26,6 +26,7 @@ MAGIC = 0xEB9F
 CHAIN = 32  # typedefs and qualifiers in a row; BTF's own limit is MAX_RESOLVE_DEPTH, 32
 DEEP = 16  # structs within structs
 FIELDS = 1024  # of one struct, those of its members' structs included
+ALL_FIELDS = 1 << 16  # of all structs that are asked for; an object of the agent's has some thirty
 SAME = 256  # types of one name that are looked at
 POINTER = 8  # bytes: a BPF object's, and that of the kernels that we know
 
@@ -118,6 +119,8 @@ class Btf:
         self._types = data[header + types : header + types + types_length]
         self._strings = data[header + strings : header + strings + strings_length]
         self._offsets = self._walk()
+        self._known_fields: dict[int, Sequence[Field]] = {}
+        self._counted_fields = 0
 
     def _walk(self) -> array[int]:
         """Where each type begins."""
@@ -263,9 +266,14 @@ class Btf:
 
         A type that is no struct is one field without a name. An array of structs is one field.
         """
-        found: list[Field] = []
-        self._flatten(number, "", 0, 0, found)
-        return found
+        if number not in self._known_fields:
+            found: list[Field] = []
+            self._flatten(number, "", 0, 0, found)
+            self._counted_fields += len(found)
+            if self._counted_fields > ALL_FIELDS:
+                raise Malformed(f"the structs of its BTF have more than {ALL_FIELDS} fields")
+            self._known_fields[number] = tuple(found)
+        return self._known_fields[number]
 
     def _flatten(self, number: int, name: str, offset: int, depth: int, found: list[Field]) -> None:
         one = self.bare(number)

@@ -158,6 +158,22 @@ def test_a_type_that_is_not_there_is_told() -> None:
         types.bare(1)
 
 
+def test_many_maps_of_large_structs_are_bounded() -> None:
+    """512 maps of 1,000 fields, each of a struct of its own: told, and not read to the end."""
+    count = 100
+    shapes = [made.struct_of(0, 8, *[(0, 1, 0)] * 1000) for _ in range(count)]
+    pointers = [made.head(0, 2, 2 + number) for number in range(count)]
+    maps = [made.struct_of(0, 8, (7, 2 + count + number, 0)) for number in range(count)]
+    variables = [made.head(7, 14, 2 + 2 * count + number) + struct.pack("<I", 1) for number in range(count)]
+    group = made.head(1, 15, 0, count) + b"".join(
+        struct.pack("<III", 2 + 3 * count + number, 0, 8) for number in range(count)
+    )
+    blob = made.btf([made.integer(0, 4), *shapes, *pointers, *maps, *variables, group], b"\0.maps\0key\0")
+    found = contents.read(made.elf({PLACE: EXIT, ".maps": bytes(8), ".BTF": blob}))
+    assert "more than 65536 fields" in found.problems[0]
+    assert 0 < len(found.maps) < count
+
+
 # --- relocations ------------------------------------------------------------------------------------------------------
 
 STRINGS = b"\0sock\0a\0int\0" + b"0:0\0"
