@@ -1,0 +1,77 @@
+"""The guide's key failures: what an agent without a key says, what its clients get, and that a reset heals it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from harness.failures import reproduce
+from harness.failures.key_failures import KEYS
+from harness.report.model import Outcome, Result
+from harness.verifier.explain import explain_text
+
+LOST = ("key-refused", "key-lost", "key-moved-disk", "key-reset-equal", "key-reset-smaller")
+
+
+@pytest.fixture(scope="module")
+def results() -> Mapping[str, Result]:
+    return {result.id.removeprefix("reproduce."): result for result in reproduce(["key"])}
+
+
+def ill(result: Result) -> Mapping[str, Any]:
+    found = result.evidence["while it has no key"]
+    assert isinstance(found, dict)
+    return found
+
+
+def well(result: Result) -> Mapping[str, Any]:
+    found = result.evidence["once healthy"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("name", [row.name for row in KEYS])
+def test_the_guides_test_passes_while_there_is_no_key(name: str, results: Mapping[str, Result]) -> None:
+    """RUNNING says that the loop runs; states, message and `--status --wait` tell the truth."""
+    result = results[name]
+    assert result.outcome is Outcome.PASS, result.summary
+    assert (ill(result)["the guide's test"], ill(result)["proxyAgentStatus"]) == ("passed", "SUCCESS")
+    assert ill(result)["keyLatchStatus"].startswith("RUNNING: Failed to ")
+    assert (ill(result)["keyGuid"], ill(result)["secureChannelState"]) == ("missing", "Unknown")
+    assert ill(result)["--status --wait"].startswith("exit code 1: keyLatchStatus - Failed to ")
+    assert (well(result)["keyGuid"], well(result)["--status --wait"]) == ("there", "exit code 0: provisioned")
+    assert well(result)["a client of IMDS gets"] == "200 from the agent"
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_lost_key_cuts_clients_off(name: str, results: Mapping[str, Result]) -> None:
+    assert ill(results[name])["a client of IMDS gets"] == "403 from the endpoint itself"
+    assert results[name].evidence["message"] == 'Failed to acquire key details: Key(KeyResponse("acquire", 403))'
+
+
+@pytest.mark.parametrize("row", [row for row in KEYS if row.name != "key-status-invalid"], ids=lambda row: row.name)
+def test_the_message_alone_leads_to_the_code(row: Any, results: Mapping[str, Result]) -> None:
+    message = results[row.name].evidence["message"]
+    assert isinstance(message, str)
+    assert explain_text(message)[0].code is row.code
+
+
+def test_only_a_larger_incarnation_changes_anything(results: Mapping[str, Result]) -> None:
+    for name, value in (("key-reset-equal", 5), ("key-reset-smaller", 4)):
+        evidence = results[name].evidence
+        assert (evidence[f"{value} changes anything"], evidence["6 changes anything"]) == (False, True)
+
+
+def test_a_running_agent_keeps_its_key_when_the_folder_is_emptied(results: Mapping[str, Result]) -> None:
+    assert results["key-lost"].evidence["while the agent whose key folder was emptied runs on"] == "key latched"
+
+
+def test_the_finding_is_in_the_summary(results: Mapping[str, Result]) -> None:
+    assert "the guide's test passes" in results["key-refused"].summary
+
+
+def test_two_runs_have_the_same_evidence(results: Mapping[str, Result]) -> None:
+    for again in reproduce(["key-lost", "key-moved-disk", "key-reset-equal", "key-clock"]):
+        assert again.evidence == results[again.id.removeprefix("reproduce.")].evidence
