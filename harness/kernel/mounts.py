@@ -33,6 +33,14 @@ def bind(source: Path, target: Path) -> None:
     mount(str(source), target, "", MS_BIND)
 
 
+def overlay(target: Path, upper: Path, work: Path) -> None:
+    """Have what is written below target go to upper; work is an empty folder on the same file system.
+
+    Needs overlayfs: ENODEV without it, EINVAL where upper is itself on an overlay.
+    """
+    mount("overlay", target, "overlay", data=f"lowerdir={target},upperdir={upper},workdir={work}")
+
+
 def unmount(target: Path) -> None:
     """umount2(2), also where it is busy."""
     if _libc.umount2(str(target).encode(), _MNT_DETACH):

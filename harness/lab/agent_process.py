@@ -49,7 +49,12 @@ CGROUP_MOUNT = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Launch:
-    """How an agent is started. binds are (what, where it is seen by the agent): files on files, folders on folders."""
+    """How an agent is started.
+
+    binds are (what, where it is seen by the agent): files on files, folders on folders. What the agent writes below
+    one of overlays (say /etc, /var/log, /var/lib) lands in the run's directory, at written(): an agent whose paths
+    are fixed can be given files there before it starts, and the host sees none of it.
+    """
 
     command: Sequence[str]
     log_folder: Path
@@ -58,6 +63,18 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     binds: Sequence[tuple[Path, Path]] = ()
     ask: Sequence[str] = ()  # the command that asks for the status; `--wait N` is added
+    overlays: Sequence[Path] = ()
+
+    def written(self, path: Path) -> Path:
+        """Where the harness finds what the agent has at path, which is below one of overlays."""
+        for top in self.overlays:
+            if path.is_relative_to(top):
+                return _overlay_folder(self, top) / "upper" / path.relative_to(top)
+        raise ValueError(f"{path} is below none of {self.overlays}")
+
+
+def _overlay_folder(launch: Launch, top: Path) -> Path:
+    return launch.output.parent / "overlay" / "-".join(top.parts[1:])
 
 
 class AgentProcess:
@@ -261,6 +278,11 @@ def _become(parent: int, lab: Lab, launch: Launch, writing: int) -> NoReturn:
         for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
             signal.signal(name, signal.SIG_DFL)
         _enter(lab)
+        for top in launch.overlays:
+            folder = _overlay_folder(launch, top)
+            for below in ("upper", "work"):
+                (folder / below).mkdir(parents=True, exist_ok=True)
+            mounts.overlay(top, folder / "upper", folder / "work")
         for source, target in launch.binds:
             mounts.bind(source, target)
         output = os.open(launch.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

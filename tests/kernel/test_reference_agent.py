@@ -289,6 +289,42 @@ def test_an_agent_that_ends_at_once_is_told_with_what_it_printed(run: Run, image
             assert "it is not JSON" in caught.value.detail
 
 
+SCRIPT = """
+grep -q given /etc/azure-of-a-test/given || exit 3
+mkdir -p /var/log/azure-of-a-test /etc/azure-of-a-test
+echo '{"proxyAgentStatus": {"status": "SUCCESS"}}' > /var/log/azure-of-a-test/status.json
+grep -q bound /etc/passwd || exit 4
+exec sleep 60
+"""
+
+
+def test_an_agent_with_fixed_paths_writes_into_the_run_and_not_onto_the_host(run: Run) -> None:
+    folder = Path("/var/log/azure-of-a-test")
+    home = run.directory / "agent"
+    home.mkdir()
+    (home / "bound").write_text("bound")
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        pytest.skip("this kernel has no overlayfs: agents with fixed paths cannot be run here")
+    with open_lab(run, proxy_port=0, scenario=DEFAULT) as lab:
+        launch = agent_process.Launch(
+            ["/bin/sh", "-c", SCRIPT],
+            log_folder=folder,
+            key_folder=folder,
+            output=home / "output",
+            binds=[(home / "bound", Path("/etc/passwd"))],
+            overlays=[Path("/etc"), Path("/var/log")],
+        )
+        launch = replace(launch, log_folder=launch.written(folder))
+        given = launch.written(Path("/etc/azure-of-a-test/given"))
+        given.parent.mkdir(parents=True)
+        given.write_text("given")
+        with agent_process.started(lab, launch) as agent:
+            agent.wait_for(is_success)
+            assert agent.alive
+        assert not folder.exists()
+        assert not Path("/etc/azure-of-a-test").exists()
+
+
 CHILD = """
 import sys
 from pathlib import Path
