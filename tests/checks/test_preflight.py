@@ -19,9 +19,7 @@ ALL = {feature.name: Probed(Answer.YES, "loads") for feature in FEATURES}
 MACHINE = Machine(ALL, Path("/sys/fs/cgroup"))
 
 
-def lacking(
-    name: str, answer: Answer = Answer.NO, said: str = "EINVAL (Invalid argument), empty log"
-) -> Machine:
+def lacking(name: str, answer: Answer = Answer.NO, said: str = "EINVAL (Invalid argument), empty log") -> Machine:
     return replace(MACHINE, features=ALL | {name: Probed(answer, said)})
 
 
