@@ -18,7 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from harness.checks.base import Environment
-from harness.checks.redirect import REFUSED_STATUS, differences, expect_redirected, look, sides
+from harness.checks.redirect import (
+    REFUSED_STATUS,
+    differences,
+    expect_redirected,
+    look,
+    sides,
+    why_not_audited,
+)
 from harness.checks.results import Findings
 from harness.kernel import bpf
 from harness.lab.clients import NOBODY, Request, Seen
@@ -36,8 +43,7 @@ UNREACHABLE = ("255.255.255.255", 80)  # TCP to broadcast is refused before the 
 def audited(environment: Environment) -> Iterator[Result]:
     """Everything but the capacity."""
     if not environment.audited:
-        summary = "this kernel cannot complete audit records: neither sock_ops with cookies nor kprobes"
-        yield Result("audit", "Records name the right client", Outcome.SKIP, summary)
+        yield Result("audit", "Records name the right client", Outcome.SKIP, why_not_audited(environment))
         return
     with environment.redirect() as redirection:
         for name, title, function in _STALE:
@@ -196,7 +202,7 @@ def _pid_reused(redirection: Redirection) -> Result:
 def capacity(environment: Environment) -> Iterator[Result]:
     """How many connections can be open at once before a record is lost: with the agent's entries, and with ours."""
     if not environment.audited:
-        yield Result("audit.capacity", "Records at once", Outcome.SKIP, "this kernel cannot complete audit records")
+        yield Result("audit.capacity", "Records at once", Outcome.SKIP, why_not_audited(environment))
         return
     sizes = {"agent": (maps.LAYOUTS["audit_map"].entries, 4), "ours": (maps.AUDIT_ENTRIES, 256)}
     if environment.loaded.foreign:

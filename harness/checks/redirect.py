@@ -153,7 +153,13 @@ def expect_direct(found: Findings, side: Sides, *, datagram: bool = False) -> No
 
 
 def without_audit(environment: Environment) -> dict[str, Json]:
-    return {} if environment.audited else {"audit": "not looked at: this kernel cannot complete audit records"}
+    return {} if environment.audited else {"audit": f"not looked at: {why_not_audited(environment)}"}
+
+
+def why_not_audited(environment: Environment) -> str:
+    if environment.loaded.foreign:
+        return "nothing completes the object's records here: load.audit says why"
+    return "this kernel cannot complete audit records: neither sock_ops with cookies nor kprobes"
 
 
 REFUSED_STATUS = 421
