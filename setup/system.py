@@ -74,13 +74,17 @@ class Missing:
         return self.row is not None and self.row.automatic and os.geteuid() == 0
 
 
+_OF_TESTS = (*packages.TEST_NEEDS, *packages.VM_NEEDS)
+"""What `make test` installs besides: a compiler for objects, and what boots other kernels."""
+
+
 def missing(*, tests: bool = False) -> Missing:
     """tests: also look for what only the tests need."""
     row = packages.distribution()
     lacks = _not_installed(row) if row is not None and row.automatic else _not_found()
     return Missing(
         tuple(need for need in packages.RUNTIME_NEEDS if need in lacks),
-        tuple(need for need in packages.TOOL_NEEDS + (packages.TEST_NEEDS if tests else ()) if need in lacks),
+        tuple(need for need in (*packages.TOOL_NEEDS, *(_OF_TESTS if tests else ())) if need in lacks),
         row,
     )
 
@@ -104,7 +108,7 @@ def _not_installed(row: Distribution) -> set[str]:
 
     Any headers tree will do, wherever it comes from: only where there is none is a package missing.
     """
-    needs = [need for need in (*packages.ALL_NEEDS, *packages.TEST_NEEDS) if need != packages.HEADERS]
+    needs = [need for need in (*packages.ALL_NEEDS, *_OF_TESTS) if need != packages.HEADERS]
     names = {need: packages.package_names((need,), row)[0] for need in needs}
     query = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names.values()]
     answer = text(run(query, check=False).stdout).splitlines()
