@@ -178,7 +178,7 @@ REFUSALS = (
                   _WRITE_STACK + _READ_STACK, strict=True), "the stack was written first", _BOTH),
     _row("load-stack-padding", "A key whose padding was never written", codes.UNINITIALISED_STACK,
          r"invalid (?:indirect )?read from stack", _from_c("stack_padding", strict=True),
-         "the whole key was set to 0", _BOTH),
+         "the member was made as wide as its slot", _BOTH),
     _row("load-null-check", "A map's value is used without the check for NULL", codes.NULL_CHECK_MISSING,
          r"map_value_or_null|invalid mem access", _from_c("null_check"), "the check was added", _BOTH),
     _row("load-context-range", "The context is read beyond its end", codes.CONTEXT_ACCESS,

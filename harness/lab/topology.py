@@ -9,9 +9,10 @@ The metadata addresses exist only on the fabric side. 192.0.2.1 (TEST-NET-1) is 
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NetlinkError
 
 from harness.msp import endpoints
 
@@ -67,7 +68,11 @@ def leave_container(container_pid: int) -> None:
     """In the VM's namespace: take that way back at once; the kernel would, a while after the namespace has gone."""
     with IPRoute() as routes:
         for index in routes.link_lookup(ifname=f"c{container_pid}"):
-            routes.link("del", index=index)
+            try:
+                routes.link("del", index=index)
+            except NetlinkError as error:
+                if error.code != errno.ENODEV:  # the kernel was faster
+                    raise
 
 
 def build_container() -> None:
