@@ -16,7 +16,7 @@ import asyncio
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from harness.errors import HarnessError, errno_text
 from harness.kernel import bpf, cgroups, listeners, processes
 from harness.kernel.bpf import AttachType
 from harness.kernel.processes import Namespace
-from harness.lab import clients, owner, topology
+from harness.lab import clients, owner, raw_client, topology
 from harness.lab.capture import Capture, Packet
 from harness.lab.clients import Request, Seen
 from harness.lab.fabric import Fabric
@@ -53,6 +53,19 @@ class Accepted:
     record: maps.AuditRecord | None
     asked: tuple[str, ...] = ()  # method and target of each request
     endpoint_ports: tuple[int, ...] = ()  # from which the proxy itself connected to the record's destination for it
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A request as it reached the fabric; headers in the order and case of the wire."""
+
+    endpoint: str
+    target: str
+    headers: Sequence[Sequence[str]]
+
+    def values(self, name: str) -> list[str]:
+        """Every value of a header, whatever its case."""
+        return [value for key, value in self.headers if key.lower() == name]
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,12 @@ class Lab:
             for row in self.proxy.call("accepted")
         ]
 
+    def requests(self, part: str) -> list[Arrived]:
+        """What reached the fabric with this text in its target, in order; at most the last 1,000."""
+        return [
+            Arrived(row["endpoint"], row["target"], row["headers"]) for row in self.fabric.call("requests", part=part)
+        ]
+
     def captured(self) -> list[Packet]:
         """What crossed the veth since the last call. Raises HarnessError when the kernel dropped some of it."""
         packets, dropped = self.fabric.call("captured")
@@ -163,6 +182,8 @@ def _vm(cgroup: Path) -> Mapping[str, Handler]:
     def spawn(request: dict[str, Any]) -> Reply:
         if request["behaviour"] in clients.PLAIN:
             return clients.spawn(clients.PLAIN, request)
+        if request["behaviour"] in raw_client.BEHAVIOURS:
+            return clients.spawn(raw_client.BEHAVIOURS, request)
         from harness.lab.behaviours import BEHAVIOURS  # the census's: imported here, once, before the fork
 
         return clients.spawn(BEHAVIOURS, request)
@@ -211,7 +232,11 @@ def _fabric() -> Mapping[str, Handler]:
         packets, dropped = state["capture"].drain()
         return [asdict(packet) for packet in packets], dropped
 
-    handlers: dict[str, Handler] = {"build": build, "start": start, "captured": captured}
+    def requests(part: str) -> list[dict[str, Any]]:
+        found = [row for row in state["fabric"].requests if part in row.target][-1000:]
+        return [{"endpoint": row.endpoint, "target": row.target, "headers": row.headers} for row in found]
+
+    handlers: dict[str, Handler] = {"build": build, "start": start, "captured": captured, "requests": requests}
     return handlers
 
 

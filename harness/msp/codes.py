@@ -239,6 +239,14 @@ KEY_INVALID_STATUS = Code(
     guide.KEY_REJECTED,
 )
 
+KEY_TROUBLE_HIDDEN = Code(
+    "MSP-K108",
+    "The status says that all is well while no key is held",
+    "keyLatchStatus RUNNING and proxyAgentStatus SUCCESS say that the agent's loops run, not that they succeeded.",
+    "Look at keyLatchStatus.message and at states.secureChannelState and states.keyGuid, not at RUNNING or SUCCESS.",
+    guide.KEY_REJECTED,
+)
+
 # Provisioning, the agent's own objects, policy and proxy.
 
 EMPTY_POLICY = Code(
@@ -275,6 +283,41 @@ GAVE_UP = Code(
     "Five tries, 10 ms apart, all failed: what they failed with stands in the agent's log before this line.",
     "Read the log's lines before it in /var/log/azure-proxy-agent; once the cause is gone, restart azure-proxy-agent.",
     guide.SETUP_FAILED,
+)
+STATUS_WRONG = Code(
+    "MSP-P106",
+    "status.json says something else than kernel and platform show",
+    "A part reports a state, a key or a rule that was looked for from outside and is not so.",
+    "Trust what the kernel and the platform show; report the agent's version with both to its maker.",
+    guide.SETUP_FAILED,
+)
+NOT_STARTED = Code(
+    "MSP-P107",
+    "The agent cannot be started, ends by itself, or gets no further",
+    "The executable is of another architecture, damaged, or lacks something of this machine; its last output tells.",
+    "Read its last output; run the file by hand with --version; look at what the kernel lacks.",
+    guide.SERVICE_LINUX,
+)
+REQUEST_UNPROVED = Code(
+    "MSP-P108",
+    "A request reaches the platform without a valid signature or with wrong claims",
+    "The agent holds a key but does not sign with it, or tells the platform of another client than the one that asked.",
+    "Do not enforce with this agent; report its version with the request as the fabric saw it.",
+    guide.NOT_APPLIED,
+)
+LISTENER_OPEN = Code(
+    "MSP-P109",
+    "A local process can misuse the agent's listener or is not stopped by it",
+    "The listener forwards, accepts or survives less than it should: who is on the machine can get what is not theirs.",
+    "Do not deploy this agent; report its version with the request that shows it.",
+    guide.NOT_APPLIED,
+)
+SECRET_EXPOSED = Code(
+    "MSP-P110",
+    "The key or a file of the agent can be read or changed by others",
+    "A file's mode is wider than it must be, or the key's text stands in a log, a status or an event.",
+    "Set the modes (folder 0700, files 0600), have the key reset with a larger KeyIncarnationId, update the agent.",
+    guide.KEY_RESET,
 )
 UNKNOWN_MESSAGE = Code(
     "MSP-P199",
