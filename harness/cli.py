@@ -100,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--btf", metavar="FILE", help="resolve CO-RE relocations against this BTF, not this kernel's")
     _report_options(inspect)
 
+    _agent_parser(commands.add_parser("agent", help="run an agent in a lab and see what it does"))
+
     codes = commands.add_parser("codes", help="list the stable codes of findings")
     codes.set_defaults(command=_codes, verbose=False)
     codes.add_argument("code", nargs="?", metavar="CODE", help="show only this one, with cause and remedy")
@@ -107,6 +109,23 @@ def _parser() -> argparse.ArgumentParser:
     clean = commands.add_parser("clean", help="remove what killed runs left behind")
     clean.set_defaults(command=_clean, verbose=False)
     return parser
+
+
+def _agent_parser(agent: argparse.ArgumentParser) -> None:
+    run = agent.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "run",
+        help="start an agent in a lab, follow it to SUCCESS, try its listener, compare its status with what is so",
+    )
+    run.set_defaults(command=_agent_run)
+    run.add_argument("--binary", metavar="FILE", help="the agent (default: our reference agent, for laboratories)")
+    run.add_argument(
+        "--object", metavar="FILE", help="its eBPF object (default: ebpf_cgroup.o beside it, or installed)"
+    )
+    run.add_argument("--config", metavar="FILE", help="its /etc/azure/proxy-agent.json (default: one with short times)")
+    run.add_argument("--scenario", metavar="NAME", default="enforce", help="what the platform does; `list` lists them")
+    run.add_argument("--patience", type=float, default=30.0, metavar="SECONDS", help="for it to come up (default 30)")
+    run.add_argument("--follow", action="store_true", help="tell each step when it is seen")
+    _report_options(run)
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
@@ -256,6 +275,39 @@ def _inspect_object(options: argparse.Namespace) -> int:
     files = [Path(name) for name in options.files]
     report = inspect.compare(files[0], files[1], given) if len(files) == 2 else inspect.inspect(files[0], given)
     return _publish(options, report, inspect.verdict(report), console.console(_stream(options)))
+
+
+def _agent_run(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from harness.checks import agent_run
+    from harness.lab.agent_files import AgentFiles
+    from harness.lab.scenarios import SCENARIOS, scenario
+    from harness.report import console
+
+    if options.scenario == "list":
+        for row in SCENARIOS:
+            print(f"{row.name:<18}{row.title}")
+        return EXIT_OK
+    given = [Path(name).absolute() if name else None for name in (options.binary, options.object, options.config)]
+    for name, path in zip(("--object", "--config"), given[1:], strict=True):
+        if path and not path.is_file():
+            return _usage(f"{name} {path}: there is no such file")
+    if options.object and not options.binary:
+        return _usage("--object is loaded by the agent of --binary: give it too")
+    try:
+        chosen = agent_run.AgentOptions(AgentFiles(*given), scenario(options.scenario), options.patience)
+    except HarnessError as error:
+        return _usage(str(error))
+    screen = console.console(_stream(options))
+
+    def told(seconds: float, step: str, saw: str) -> None:
+        if options.follow:
+            print(f"{seconds:8.3f} s  {step:<10}{saw}", file=screen.file, flush=True)
+
+    with console.progress(screen, agent_run.EXPECTED, verbose=options.verbose) as progress:
+        report = agent_run.run_agent(chosen, progress.finished, told)
+    return _publish(options, report, agent_run.verdict(report), screen)
 
 
 def _codes(options: argparse.Namespace) -> int:

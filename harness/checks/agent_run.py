@@ -32,6 +32,7 @@ from harness.program.compile import compile_source, redirector
 from harness.program.image import Image
 from harness.report import EXIT_CANNOT_RUN, Outcome, Report, Result, exit_code
 
+EXPECTED = 34  # Results of a run in which everything can be tried
 PATIENCE = 30.0  # seconds from the agent's start until its last step
 
 
