@@ -16,6 +16,7 @@ from harness.checks import agent_traffic
 from harness.checks.agent_steps import Watch
 from harness.checks.results import Findings
 from harness.command import run, text
+from harness.errors import HarnessError
 from harness.lab.clients import NOBODY, Request
 from harness.msp import codes
 from harness.msp.codes import Code
@@ -24,7 +25,8 @@ from harness.msp.status import Module, Status
 from harness.report import Json, Outcome, Result
 
 CLOUD_INIT_WAIT = 120  # seconds that cloud-init gives --status --wait
-REFUSED_WAIT = 8  # seconds where the platform gives no key: an agent may go on hoping for 2 minutes
+SHORT_WAIT = 8  # seconds where it has not come up, or gets no key: an agent may go on hoping for 2 minutes
+GRACE = 10  # seconds beyond that until it is ended
 
 
 def truth(watch: Watch) -> Iterator[Result]:
@@ -171,36 +173,46 @@ def _counted(watch: Watch, endpoint: Endpoint) -> bool:
     )
 
 
-def provisioned(watch: Watch) -> Result:
+def provisioned(watch: Watch) -> Iterator[Result]:
     """`--status --wait N` beside the agent, as cloud-init calls it."""
+    name, title = "agent.cloud-init", f"--status --wait {CLOUD_INIT_WAIT}, as cloud-init asks"
     refused = watch.plan.key == "refused"
-    wait = REFUSED_WAIT if refused else CLOUD_INIT_WAIT
-    title = f"--status --wait {CLOUD_INIT_WAIT}, as cloud-init asks"
+    wait = CLOUD_INIT_WAIT if set(watch.goal()) <= set(watch.reached) and not refused else SHORT_WAIT
+    evidence: dict[str, Json] = {"waited at most": wait}
     done = _ask(watch, wait)
+    if done is None:
+        summary = f"it did not end within {wait + GRACE} s, though it was told to wait {wait} s"
+        yield _finding(name, title, Outcome.FAIL, summary, codes.NOT_STARTED, evidence)
+        return
     said = (text(done.stdout) + text(done.stderr)).strip()
-    evidence: dict[str, Json] = {"exit code": done.returncode, "waited at most": wait}
+    evidence |= {"exit code": done.returncode}
     observed: dict[str, Json] = {"output": said[-2000:]}
+    if refused and done.returncode == 0:
+        summary = "it exits with 0, and the platform gave no key: cloud-init takes this VM for protected"
+        yield _finding(name, title, Outcome.WARN, summary, codes.KEY_TROUBLE_HIDDEN, evidence, observed)
+        return
     found = Findings()
-    if refused:
-        if done.returncode == 0:
-            summary = "it exits with 0, and the platform gave no key: cloud-init takes this VM for protected"
-            return _finding(
-                "agent.cloud-init", title, Outcome.WARN, summary, codes.KEY_TROUBLE_HIDDEN, evidence, observed
-            )
-    else:
-        last = said.splitlines()[-1] if said else "nothing was printed"
-        found.expect(done.returncode == 0, f"exit code {done.returncode}: {last}")
+    last = said.splitlines()[-1] if said else "nothing was printed"
+    found.expect(refused or done.returncode == 0, f"exit code {done.returncode}: {last}")
     good = "exit code 0" if not refused else f"exit code {done.returncode}, and cloud-init reports the failure"
-    return _checked(found, "agent.cloud-init", title, good, evidence, observed)
+    yield _checked(found, name, title, good, evidence, observed)
 
 
-def _ask(watch: Watch, wait: int) -> subprocess.CompletedProcess[bytes]:
-    """Ask in the agent's namespaces, from the run's cgroup, and never longer than the harness lives."""
+def _ask(watch: Watch, wait: int) -> subprocess.CompletedProcess[bytes] | None:
+    """Ask in the agent's namespaces, from the run's cgroup, and never longer than the harness lives.
+
+    None: it did not end in time.
+    """
     agent = watch.agent
     enter = ["nsenter", f"--target={agent.pid}", "--net", "--mount", "--cgroup"]
     join = ["sh", "-c", 'echo 0 > "$0" && exec "$@"', str(watch.lab.attach_cgroup / "agent" / "cgroup.procs")]
     command = [*join, "setpriv", "--pdeathsig", "KILL", *enter, *agent.launch.ask, "--wait", str(wait)]
-    return run(command, timeout=wait + 30, environment=os.environ | dict(agent.launch.environment), check=False)
+    try:
+        return run(command, timeout=wait + GRACE, environment=os.environ | dict(agent.launch.environment), check=False)
+    except HarnessError as error:
+        if isinstance(error.__cause__, subprocess.TimeoutExpired):
+            return None
+        raise
 
 
 # --- files ------------------------------------------------------------------------------------------------------
