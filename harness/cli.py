@@ -21,6 +21,8 @@ from harness.report import EXIT_CANNOT_RUN, EXIT_CHECK_FAILED, EXIT_OK, EXIT_USA
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.lab.agent_files import AgentFiles
+
 _DESCRIPTION = "Verifies, at the eBPF level, that a kernel redirects Azure's metadata traffic as MSP needs."
 
 
@@ -82,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.set_defaults(command=_reproduce)
     reproduce.add_argument("names", nargs="*", metavar="NAME", help="a failure, the beginning of several, or all")
     reproduce.add_argument("--list", action="store_true", help="list the failures with their places in the guide")
+    reproduce.add_argument("--binary", metavar="FILE", help="bring the key failures about with this agent")
+    reproduce.add_argument("--object", metavar="FILE", help="its eBPF object")
+    reproduce.add_argument("--config", metavar="FILE", help="its configuration")
     _report_options(reproduce)
 
     explain = commands.add_parser("explain", help="say what a verifier log, status.json, agent log or message means")
@@ -208,14 +213,14 @@ def _reproduce(options: argparse.Namespace) -> int:
             print(f"{failure.name:<28}{failure.title}\n{'':<28}{failure.code.id} · {failure.guide}")
         return EXIT_OK
     try:
-        count = len(chosen(options.names))
+        count, agent = len(chosen(options.names)), _agent_files(options)
     except HarnessError as error:
         return _usage(str(error))
     recording = Recording("live kernel: failures of the guide")
     screen = console.console(_stream(options))
     with console.progress(screen, count, verbose=options.verbose) as progress:
         results = []
-        for result in failures.reproduce(options.names, progress):
+        for result in failures.reproduce(options.names, progress, agent):
             interruption.check()
             results.append(result)
     if ALL not in options.names or options.verbose:  # who names a failure wants to see all of it
@@ -277,11 +282,23 @@ def _inspect_object(options: argparse.Namespace) -> int:
     return _publish(options, report, inspect.verdict(report), console.console(_stream(options)))
 
 
-def _agent_run(options: argparse.Namespace) -> int:
+def _agent_files(options: argparse.Namespace) -> AgentFiles:
+    """--binary, --object and --config. Raises HarnessError for files that are not there."""
     from pathlib import Path
 
-    from harness.checks import agent_run
     from harness.lab.agent_files import AgentFiles
+
+    given = [Path(name).absolute() if name else None for name in (options.binary, options.object, options.config)]
+    for name, path in zip(("--object", "--config"), given[1:], strict=True):
+        if path and not path.is_file():
+            raise HarnessError(f"use {name} {path}", "ENOENT: there is no such file", "give a file that is there")
+    if options.object and not options.binary:
+        raise HarnessError("use --object", "it is loaded by the agent of --binary", "give --binary too")
+    return AgentFiles(*given)
+
+
+def _agent_run(options: argparse.Namespace) -> int:
+    from harness.checks import agent_run
     from harness.lab.scenarios import SCENARIOS, scenario
     from harness.report import console
 
@@ -289,14 +306,8 @@ def _agent_run(options: argparse.Namespace) -> int:
         for row in SCENARIOS:
             print(f"{row.name:<18}{row.title}")
         return EXIT_OK
-    given = [Path(name).absolute() if name else None for name in (options.binary, options.object, options.config)]
-    for name, path in zip(("--object", "--config"), given[1:], strict=True):
-        if path and not path.is_file():
-            return _usage(f"{name} {path}: there is no such file")
-    if options.object and not options.binary:
-        return _usage("--object is loaded by the agent of --binary: give it too")
     try:
-        chosen = agent_run.AgentOptions(AgentFiles(*given), scenario(options.scenario), options.patience)
+        chosen = agent_run.AgentOptions(_agent_files(options), scenario(options.scenario), options.patience)
     except HarnessError as error:
         return _usage(str(error))
     screen = console.console(_stream(options))

@@ -1,4 +1,5 @@
-"""The guide's key failures, with a reference agent running in a lab against a platform that refuses.
+"""The guide's key failures, with an agent running in a lab against a platform that refuses: the reference agent, or
+somebody's.
 
 The agent is healthy when it holds the key that the platform names; what its status says is part of the evidence, for
 `keyLatchStatus: RUNNING` and `proxyAgentStatus: SUCCESS` stand there while every key is refused.
@@ -15,6 +16,7 @@ from functools import partial
 
 from harness.errors import HarnessError
 from harness.failures.model import LATCHED, UNLATCHED, Answer, Failure, Family, Recipe, Setting, Shown
+from harness.lab import agent_files
 from harness.lab.agent_process import (
     QUICK,
     AgentProcess,
@@ -40,6 +42,7 @@ TIMES = replace(QUICK, provision=0.3)
 """Provisioning is given up soon, so that `--status --wait` has an answer."""
 
 PATIENCE = 5.0  # seconds until an agent that does not get where it should is looked at as it is
+FOREIGN_PATIENCE = 40.0  # the same for somebody's agent, whose times are its own: it may poll every 15 s
 _WAIT = 10  # seconds given to --status --wait
 
 _ACQUIRE = "Failed to acquire key details: "
@@ -67,16 +70,21 @@ class Machine:
 def machine(setting: Setting, name: str, wanted: Scenario) -> Iterator[Machine]:
     """A VM whose platform behaves so; its agent is not started yet."""
     with open_lab(setting.run, name, proxy_port=0, scenario=wanted) as lab:
-        launch = reference_launch(lab, setting.run.directory / name, setting.agent_image, TIMES)
+        home = setting.run.directory / name
+        if setting.agent.binary:
+            launch = agent_files.launch(lab, home, setting.agent, None)
+        else:
+            launch = reference_launch(lab, home, setting.agent_image, TIMES)
+        launch = replace(launch, patience=FOREIGN_PATIENCE if setting.agent.binary else PATIENCE)
         give_known_key(lab, launch)
         yield Machine(lab, launch)
 
 
 def look(agent: AgentProcess, did: str, awaited: Callable[[Status], bool]) -> Answer:
-    """How an agent is, once it is as awaited, or as it is after PATIENCE."""
+    """How an agent is, once it is as awaited, or as it is when patience ends."""
     lab = agent.lab
     try:
-        status = agent.wait_for(awaited, f"as awaited {did}", PATIENCE)
+        status = agent.wait_for(awaited, f"as awaited {did}")
     except HarnessError:
         found = agent.status()
         if not agent.alive or found is None:
@@ -181,18 +189,18 @@ def _values(setting: Setting, *, value: int) -> Shown:
             agent.wait_for(says(_ACQUIRE))
             changed = platform.reset(value)
             made.lab.platform.events()
-            _wait_for_polls(made.lab, 3)
+            _wait_for_polls(made, 3)
             failing = look(agent, f"after a reset from KeyIncarnationId 5 to {value}", says(_ACQUIRE))
             repaired = _by_reset(made, agent, 6)
     return Shown(failing, repaired, facts={f"{value} changes anything": changed, "6 changes anything": True})
 
 
-def _wait_for_polls(lab: Lab, count: int) -> None:
+def _wait_for_polls(made: Machine, count: int) -> None:
     """Until the agent has asked so often again."""
-    deadline, seen = time.monotonic() + PATIENCE, 0
+    deadline, seen = time.monotonic() + made.launch.patience, 0
     while seen < count and time.monotonic() < deadline:
         time.sleep(0.02)
-        seen += sum(event.what == "status" for event in lab.platform.events())
+        seen += sum(event.what == "status" for event in made.lab.platform.events())
 
 
 def _recovering(name: str, wanted: str, cause: str, message: str, mended: str) -> Recipe:

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.errors import HarnessError, errno_name
 from harness.kernel import cgroups, features
 from harness.kernel.bpf import BpfError
+from harness.lab.agent_files import AgentFiles
 from harness.lab.lab import Lab, open_lab
 from harness.lab.state import Run
 from harness.msp.codes import Code
@@ -94,6 +95,7 @@ class Setting:
 
     run: Run
     stack: ExitStack
+    agent: AgentFiles = field(default_factory=AgentFiles)  # whose key failures are brought about
 
     @cached_property
     def lab(self) -> Lab:

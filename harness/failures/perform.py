@@ -20,6 +20,7 @@ from harness.failures.model import Answer, Failure, NotHere, Setting, Shown
 from harness.failures.table import chosen
 from harness.kernel import bpf, cgroups
 from harness.lab import state
+from harness.lab.agent_files import AgentFiles
 from harness.msp.messages import cut
 from harness.report.model import Json, Outcome, Result
 
@@ -32,8 +33,12 @@ class Progress(Protocol):
     def finished(self, result: Result) -> None: ...
 
 
-def reproduce(names: Sequence[str], progress: Progress | None = None) -> Iterator[Result]:
+def reproduce(
+    names: Sequence[str], progress: Progress | None = None, agent: AgentFiles | None = None
+) -> Iterator[Result]:
     """Reproduce failures by name (`all` or none: every one), and give a Result for each as it comes.
+
+    agent: the agent that the key failures are for; the reference agent when None.
 
     Makes a run of its own, and removes it at the end. Call it while the process has one thread: it forks. Raises
     HarnessError for an unknown name, or when no run can be made (no root, no writable cgroup2).
@@ -41,7 +46,7 @@ def reproduce(names: Sequence[str], progress: Progress | None = None) -> Iterato
     failures = chosen(names)
     bpf.lift_memlock_limit()
     with state.begin(_cgroup_root()) as run, ExitStack() as stack:
-        setting = Setting(run, stack)
+        setting = Setting(run, stack, agent or AgentFiles())
         for failure in failures:
             if progress is not None:
                 progress.starting(identity(failure), failure.title)

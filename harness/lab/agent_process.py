@@ -41,7 +41,7 @@ from harness.program.image import Image
 QUICK = Times(monitor=0.05, poll=0.2, unknown=0.1, unknown_for=300, provision=120, ask=0.05, answer=5)
 """The reference agent's times for tests and recipes."""
 
-PATIENCE = 15.0  # seconds that wait_for() waits at most, if not told otherwise
+PATIENCE = 15.0  # seconds that wait_for() waits at most, if neither it nor the Launch is told otherwise
 STOP_PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL
 
 CGROUP_MOUNT = Path("/sys/fs/cgroup")
@@ -64,6 +64,7 @@ class Launch:
     binds: Sequence[tuple[Path, Path]] = ()
     ask: Sequence[str] = ()  # the command that asks for the status; `--wait N` is added
     overlays: Sequence[Path] = ()
+    patience: float = PATIENCE
 
     def written(self, path: Path) -> Path:
         """Where the harness finds what the agent has at path, which is below one of overlays."""
@@ -117,10 +118,11 @@ class AgentProcess:
         return sorted(self.launch.key_folder.glob("*.key"))
 
     def wait_for(
-        self, wanted: Callable[[Status], bool], what: str = "be as wanted", seconds: float = PATIENCE
+        self, wanted: Callable[[Status], bool], what: str = "be as wanted", seconds: float | None = None
     ) -> Status:
         """The first status that is as wanted. Raises HarnessError with the last one, or when the agent ends."""
         last: Status | None = None
+        seconds = self.launch.patience if seconds is None else seconds
 
         def reached() -> bool:
             nonlocal last

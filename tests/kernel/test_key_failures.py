@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.agent.config import Config, document
 from harness.failures import reproduce
 from harness.failures.key_failures import KEYS
+from harness.lab.agent_files import REFERENCE_TIMES, AgentFiles
+from harness.program.image import Image
 from harness.report.model import Outcome, Result
 from harness.verifier.explain import explain_text
 
@@ -75,3 +82,26 @@ def test_the_finding_is_in_the_summary(results: Mapping[str, Result]) -> None:
 def test_two_runs_have_the_same_evidence(results: Mapping[str, Result]) -> None:
     for again in reproduce(["key-lost", "key-moved-disk", "key-reset-equal", "key-clock"]):
         assert again.evidence == results[again.id.removeprefix("reproduce.")].evidence
+
+
+@pytest.mark.parametrize("name", ["key-refused", "key-lost", "key-rejected"])
+def test_somebodys_agent(name: str, image: Image, tmp_path: Path) -> None:
+    """The same with an executable at an agent's fixed paths: a script that starts ours, as if it were a real one."""
+    binary, config, image_file = (tmp_path / part for part in ("agent", "proxy-agent.json", "image.json"))
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *(entry for entry in sys.path if entry)])
+    binary.write_text(f'#!/bin/sh\nexport PYTHONPATH="{path}"\nexec "{sys.executable}" -m harness.agent "$@"\n')
+    binary.chmod(0o755)
+    image_file.write_text(image.dump())
+    config.write_text(json.dumps(document(Config(times=REFERENCE_TIMES, image=image_file))))
+    (result,) = reproduce([name], agent=AgentFiles(binary, None, config))
+    assert result.outcome is Outcome.PASS, result.summary
+    assert well(result)["keyGuid"] == "there"
+
+
+def test_a_binary_that_cannot_run_is_an_error_and_no_failure(tmp_path: Path) -> None:
+    binary = tmp_path / "agent"
+    binary.write_text("#!/bin/sh\nexit 7\n")
+    binary.chmod(0o755)
+    (result,) = reproduce(["key-refused"], agent=AgentFiles(binary))
+    assert result.outcome is Outcome.ERROR
+    assert "7" in result.summary
