@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from harness import interruption
 from harness.checks import agent_listener, agent_steps, agent_traffic, agent_truth, machine, preflight
-from harness.checks.agent_steps import CONNECT4, Watch, plan_of
+from harness.checks.agent_steps import CONNECT4, Watch, plan_of, while_alive
 from harness.checks.recording import Recording
 from harness.checks.results import error_result, timed
 from harness.checks.verify import best_join
@@ -116,17 +116,24 @@ def _followed(
         return
     _let_status_catch_up(watch)
     yield from timed("truth", "status.json against what is so", lambda: agent_truth.truth(watch))
+    if agent.alive:
+        yield from while_alive(watch, _tried(watch))
+    yield from timed("files", "The agent's files", lambda: agent_truth.files(watch))
+
+
+def _tried(watch: Watch) -> Iterator[Result]:
+    """What needs an agent that is alive."""
     yield from timed("agent.cloud-init", "--status --wait", lambda: agent_truth.provisioned(watch))
-    complete = set(watch.goal()) - {"status"} <= set(watch.reached)
-    if complete:
+    if set(watch.goal()) - {"status"} <= set(watch.reached):
         yield from timed("traffic", "Clients ask through the agent", lambda: agent_traffic.traffic(watch))
         yield from timed("truth.denials", "Refused requests", lambda: agent_truth.denials(watch))
     else:
         why = "the agent did not get so far that its redirection could be tried"
         yield Result("traffic", "Clients ask through the agent", Outcome.SKIP, why)
-    if complete or any(port == PROXY[1] for _, port in lab.vm.call("listeners")):
+    if any(port == PROXY[1] for _, port in watch.lab.vm.call("listeners")):
         yield from timed("listener", "The listener", lambda: agent_listener.listener(watch))
-    yield from timed("files", "The agent's files", lambda: agent_truth.files(watch))
+    else:
+        yield Result("listener", "The listener", Outcome.SKIP, f"nobody listens on port {PROXY[1]}")
 
 
 def _let_status_catch_up(watch: Watch) -> None:

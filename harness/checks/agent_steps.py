@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.agent import key_status
@@ -208,11 +208,31 @@ def last_words(agent: AgentProcess, lines: int = 5) -> str:
     return "\n".join(agent.told().strip().splitlines()[-lines:])[-1000:]
 
 
+def how_it_ended(agent: AgentProcess) -> str:
+    """For an agent that is not alive any more."""
+    code = os.waitstatus_to_exitcode(agent.exit_status or 0)
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"it ended by itself with {how}; its last output: {last_words(agent, 2) or 'it printed nothing'}"
+
+
+def while_alive(watch: Watch, results: Iterator[Result]) -> Iterator[Result]:
+    """Results as they come; what is found out while the agent ends says only that, and nothing comes after it."""
+    code = codes.NOT_STARTED
+    for result in results:
+        if watch.agent.alive:
+            yield result
+            continue
+        evidence: dict[str, Json] = {"found meanwhile": result.summary}
+        yield replace(result, outcome=Outcome.FAIL, summary=f"during this, {how_it_ended(watch.agent)}", evidence={},
+                      observed=evidence, remedy=code.remedy, code=code.id, guide=code.guide)  # fmt: skip
+        return
+
+
 def judged(watch: Watch, patience: float, kprobes: bool, real: bool) -> Iterator[Result]:
     """A Result for each step."""
     yield _start(watch)
     wanted = watch.goal()
-    missing = ""
+    missing = "" if watch.agent.alive else "the agent has ended"
     for name, title in list(TITLES.items())[1:]:
         seconds = watch.reached.get(name)
         observed: dict[str, Json] = {} if seconds is None else {"seconds from the start": round(seconds, 3)}
@@ -223,8 +243,7 @@ def judged(watch: Watch, patience: float, kprobes: bool, real: bool) -> Iterator
         elif missing:
             yield Result(f"agent.{name}", title, Outcome.SKIP, f"it did not get so far: {missing}")
         else:
-            ended = "" if watch.agent.alive else ": the agent has ended"
-            missing = f"not seen within {patience:g} s: {title.lower()}{ended}"
+            missing = f"not seen within {patience:g} s: {title.lower()}"
             yield _missed(watch, name, title, missing, kprobes=kprobes, real=real)
 
 
@@ -232,10 +251,7 @@ def _start(watch: Watch) -> Result:
     agent = watch.agent
     found = Findings()
     if not agent.alive:
-        code = os.waitstatus_to_exitcode(agent.exit_status or 0)
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        said = last_words(agent, 2) or "it printed nothing"
-        found.expect(False, f"it ended by itself with {how}; its last output: {said}")
+        found.expect(False, how_it_ended(agent))
     return found.result("agent.start", TITLES["start"], "it runs in namespaces of its own, at the run's cgroup",
                         remedy=codes.NOT_STARTED.remedy, code=None if agent.alive else codes.NOT_STARTED.id,
                         observed={"pid": agent.pid, "output": last_words(agent, 20)})  # fmt: skip

@@ -193,3 +193,17 @@ def test_sigkill_of_the_harness_leaves_no_process(tmp_path: Path, step: str) -> 
         patch.setenv("MSP_HARNESS_STATE", str(tmp_path / "state"))
         assert state.clean() == [home.name]
     assert not group.exists()
+
+
+def test_an_agent_that_is_killed_while_it_is_tried(run: Run, image: Image) -> None:
+    """The check under way says so, and none that follows takes the silence for a finding."""
+    results = []
+    for result in agent_run.in_lab(run, AgentOptions(), image, lambda seconds, step, saw: None, kprobes=True):
+        results.append(result)
+        if result.id == "agent.start":
+            killed = int(str(result.observed["pid"]))
+        if result.id == "listener.loopback":
+            os.kill(killed, signal.SIGKILL)
+    failed = [result for result in results if result.outcome is Outcome.FAIL]
+    assert [result.id for result in failed] == ["listener.connect"]
+    assert "signal 9" in failed[0].summary
