@@ -168,8 +168,11 @@ def threads(request: Request, stage: Stage) -> Seen:
 
     def one(index: int, address: str, port: int, path: str) -> None:
         wanted = replace(request, address=address, port=port, path=path)
-        start.wait(request.patience)
-        seen[index] = connect(wanted, stage)
+        try:
+            start.wait(request.patience)
+            seen[index] = connect(wanted, stage)
+        except (OSError, threading.BrokenBarrierError) as error:
+            seen[index] = Seen(error=error_name(error), step="connect")
 
     both = [threading.Thread(target=one, args=(index, *to)) for index, to in enumerate(request.options["to"])]
     for thread in both:
