@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.command(options)
         sys.stdout.flush()
+        gc.freeze()  # else Python looks through all there is, for 40 ms, to end a process
         return status
     except HarnessError as error:
         print(f"msp-harness: {error}", file=sys.stderr)
@@ -45,8 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as interrupted:
         print(f"msp-harness: ended by {interrupted}; nothing was left behind", file=sys.stderr)
         return interrupted.exit_code
-    finally:
-        gc.freeze()  # else Python looks through all there is, for 40 ms, to end a process
 
 
 def _silence_stdout() -> None:

@@ -6,8 +6,8 @@ Little is imported here on purpose: the compiler is the slowest part, and it sta
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,11 +74,12 @@ class _About:
 def verify(started: Started, finished: Listener) -> Report:
     """Run the checks and give the Report; finished hears of each Result as it comes."""
     only, results, about = started.options.only, [], _About()
-    for result in _results(started, about):
-        interruption.check()
-        if not only or _says_what_the_rest_is_worth(result) or any(matches(word, result.id) for word in only):
-            results.append(result)
-            finished(result)
+    with closing(_results(started, about)) as found:  # an interruption out here must end the run in there, too
+        for result in found:
+            interruption.check()
+            if not only or _says_what_the_rest_is_worth(result) or any(matches(word, result.id) for word in only):
+                results.append(result)
+                finished(result)
     return started.recording.report(results, run=about.run, program=about.digest)
 
 
@@ -88,7 +89,7 @@ def _says_what_the_rest_is_worth(result: Result) -> bool:
     return result.blocking or refused or result.id in ("load.object", "load.audit")
 
 
-def _results(started: Started, about: _About) -> Iterator[Result]:
+def _results(started: Started, about: _About) -> Generator[Result, None, None]:
     from harness.checks import preflight  # the compilers work meanwhile
 
     blocked = False

@@ -149,6 +149,24 @@ def _container(setting: Setting) -> Shown:
     )
 
 
+def _contained_agent(setting: Setting) -> Shown:
+    """An agent that is pid 1 of its container skips that pid, and the program sees another: it meets itself."""
+    lab = setting.lab
+    request = Request.to(IMDS, behaviour="census.contained_agent", patience=PATIENCE)
+    with ours(setting) as loaded, attach(loaded, lab.attach_cgroup), lab.client(request) as client:
+        pids = client.seen().notes
+        skip_map = loaded.maps["skip_process_map"]
+        maps.skip(skip_map, pids["own"])
+        client.release()
+        failing = told(lab, "an agent in a pid namespace of its own skips the pid that it sees, and asks for IMDS",
+                       client.seen())  # fmt: skip
+        maps.unskip(skip_map, pids["own"])
+        maps.skip(skip_map, pids["host"])
+        client.release()
+        repaired = told(lab, "the same agent, with the pid of the initial namespace in skip_process_map", client.seen())
+    return Shown(failing, repaired, facts={"the pid that it sees itself": pids["own"]})
+
+
 def _mounts(cgroup: Path, work: Path) -> Mapping[str, Handler]:
     """In a worker: a mount namespace where another product's mount of a cgroup stands before the whole hierarchy's."""
     mounts.take_own()
@@ -207,4 +225,7 @@ ORDER = (
          _first_mount, "the mount of the whole hierarchy was taken"),
     _row("applied-network-namespace", "The client is in a network namespace of its own", codes.OTHER_NAMESPACE,
          "ECONNREFUSED", _container, "the client has the host's network"),
+    Failure("applied-agent-contained", "The agent is in a pid namespace of its own, and is redirected to itself",
+            Family.APPLIED, codes.AGENT_IN_PID_NAMESPACE, (REDIRECTED,), _contained_agent,
+            "the agent's pid in the initial namespace was skipped", DIRECT),
 )  # fmt: skip

@@ -158,6 +158,13 @@ OTHER_NAMESPACE = Code(
     "Run the container with host networking (PrivateNetwork=no for a unit), or ask through a process that has it.",
     guide.NOT_APPLIED,
 )
+AGENT_IN_PID_NAMESPACE = Code(
+    "MSP-A208",
+    "The agent runs in a pid namespace of its own",
+    "It puts the pid that it sees itself into skip_process_map; the program compares pids of the initial namespace.",
+    "Run the agent in the host's pid namespace (docker run --pid=host; no PrivatePIDs= in its unit).",
+    guide.NOT_APPLIED,
+)
 STALE_REDIRECT = Code(
     "MSP-A205",
     "A program left behind redirects to a dead port",

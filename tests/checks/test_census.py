@@ -176,7 +176,8 @@ def test_rows_are_complete() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS) >= 30
     assert [row.name for row in ROWS if row.behaviour not in {**BEHAVIOURS, **PLAIN}] == []
     assert [row.name for row in ROWS if row.must is None and not (row.why and row.closes)] == []
-    assert {row.behaviour for row in ROWS} >= set(BEHAVIOURS)
+    of_failures = {"census.contained_agent"}  # harness.failures has it: it is an agent's, no client's
+    assert {row.behaviour for row in ROWS} >= set(BEHAVIOURS) - of_failures
 
 
 def test_forms_of_an_address() -> None:

@@ -214,9 +214,10 @@ def test_ended_by_signal(number: signal.Signals) -> None:
         _wait_for_a_run()
         time.sleep(delay)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
-        assert process.returncode in (0, 128 + number), errors
-        assert process.returncode == 0 or f"ended by {number.name}; nothing was left behind" in errors
+        output, errors = process.communicate(timeout=30)
+        if "redirection holds" not in output:  # else the signal met an interpreter that had nothing left to do
+            assert process.returncode == 128 + number, errors
+            assert f"ended by {number.name}; nothing was left behind" in errors
         assert "Traceback" not in errors
         assert runs() == []
 

@@ -32,6 +32,7 @@ BEHAVIOURS: Mapping[str, clients.Behaviour] = {
         process.cgroup_namespace,
         process.host_network,
         process.network_namespace,
+        process.contained_agent,
         process.opened_before_attach,
         process.reused_pid,
         packets.udp_connected,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from harness.errors import HarnessError, errno_name
@@ -151,6 +152,40 @@ def host_network(request: Request, stage: Stage) -> Seen:
             return reach(client, request)
 
     return several(in_child(run, parent=0))
+
+
+def contained_agent(request: Request, stage: Stage) -> Seen:
+    """An agent in a pid namespace of its own: one process that connects twice.
+
+    The stages come before its connects; notes of the first say which pid it sees itself, and which one the host sees.
+    """
+    _unshare(Namespace.PID)
+    go, gate = os.pipe()
+    output, entry = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        processes.die_with_parent(0)  # the parent has no pid in this namespace
+        os.write(entry, f"{os.getpid()}\n".encode())
+        while os.read(go, 1):
+            with tcp_socket(request) as client:
+                os.write(entry, f"{json.dumps(asdict(_tried(client, request)))}\n".encode())
+        os._exit(0)
+    with os.fdopen(output) as told:
+        stage(Seen(step="forked", notes={"own": int(told.readline()), "host": pid}))
+        os.write(gate, b"1")
+        stage(Seen(**json.loads(told.readline())))
+        os.write(gate, b"1")
+        seen = Seen(**json.loads(told.readline()))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return seen
+
+
+def _tried(client: socket.socket, request: Request) -> Seen:
+    try:
+        return reach(client, request)
+    except OSError as error:
+        return Seen(error=errno_name(error.errno or 0), step="connect")
 
 
 def network_namespace(request: Request, stage: Stage) -> Seen:
