@@ -6,6 +6,8 @@ import ctypes
 import os
 import signal
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntFlag
 from pathlib import Path
 
@@ -74,22 +76,29 @@ def in_initial_pid_namespace() -> bool:
 _HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """What ends a run comes when the with block is over: for what must not be left half done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def fork_child() -> int:
     """os.fork() for a child that serves its parent: 0 in the child.
 
     The child leaves Ctrl-C and SIGHUP, which reach the whole group, to its parent, and SIGTERM ends it. The signals
     are held back meanwhile, so that a handler of the parent's never runs in the child.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-    try:
+    with signals_held():
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return pid
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def fork(pid: int) -> int:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, errno_text
-from harness.kernel import cgroups
+from harness.kernel import cgroups, processes
 
 PREFIX = "msp-harness-"
 _LOCK = "lock"
@@ -53,9 +53,10 @@ def begin(cgroup_root: Path) -> Iterator[Run]:
         cgroups.make(group)
         yield Run(identity, home, group)
     finally:
-        _remove(home)
-        if lock >= 0:
-            os.close(lock)
+        with processes.signals_held():
+            _remove(home)
+            if lock >= 0:
+                os.close(lock)
 
 
 def _found(home: Path, group: Path) -> int:
