@@ -26,6 +26,7 @@ from harness.checks.redirect import (
     sides,
     why_not_audited,
 )
+from harness.checks.removal import DEAD
 from harness.checks.results import Findings
 from harness.kernel import bpf
 from harness.lab.clients import NOBODY, Request, Seen
@@ -36,7 +37,6 @@ from harness.program.load import load_again
 from harness.report import Outcome, Result
 
 _PORTS = iter(range(20001, 29999))  # below the kernel's own range for source ports
-DEAD = (PROXY[0], 3079)
 UNREACHABLE = ("255.255.255.255", 80)  # TCP to broadcast is refused before the source port is known
 
 

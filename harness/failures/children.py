@@ -32,7 +32,7 @@ def in_child(step: Callable[[], list[Answer]]) -> list[Answer]:
     """Have a forked child do something, and give its answers. Raises HarnessError with what it raised."""
     reading, writing = os.pipe()
     parent = os.getpid()
-    pid = os.fork()
+    pid = processes.fork_child()
     if pid == 0:
         os.close(reading)
         _be_child(parent, writing, step)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +114,18 @@ def processes(path: Path) -> list[int]:
         return [int(pid) for pid in (path / "cgroup.procs").read_text().split()]
     except OSError:
         return []
+
+
+def kill(path: Path) -> bool:
+    """SIGKILL every process in a cgroup and below, but not the caller; whether there was one.
+
+    A process may fork while it is being killed: ask again until there is none.
+    """
+    found = [pid for group in tree(path) for pid in processes(group) if pid not in (0, os.getpid())]
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(found)
 
 
 def own(mount: Mount) -> Path:

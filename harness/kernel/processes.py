@@ -59,15 +59,6 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot: with its pid, this names it for good. None: it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return int(stat.rpartition(")")[2].split()[19])
-
-
 def in_initial_pid_namespace() -> bool:
     """Whether pids here are those that bpf_get_current_pid_tgid gives."""
     return Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE

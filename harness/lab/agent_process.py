@@ -256,7 +256,7 @@ def started(lab: Lab, launch: Launch) -> Iterator[AgentProcess]:
 def _spawn(lab: Lab, launch: Launch) -> int:
     reading, writing = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
-    pid = os.fork()
+    pid = processes.fork_child()
     if pid == 0:
         _become(parent, lab, launch, writing)
     os.close(writing)

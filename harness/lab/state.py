@@ -11,10 +11,9 @@ import fcntl
 import os
 import secrets
 import shutil
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,11 +129,8 @@ def remove_cgroup(group: Path) -> None:
     """End every process in a cgroup of ours and remove it with those below."""
     deadline = time.monotonic() + _PATIENCE
     while group.is_dir():
+        cgroups.kill(group)
         for directory_below in cgroups.tree(group):
-            for pid in cgroups.processes(directory_below):
-                if pid not in (0, os.getpid()):
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
             try:
                 directory_below.rmdir()
             except OSError as error:

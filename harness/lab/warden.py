@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.kernel import cgroups, processes
@@ -51,10 +51,6 @@ def warden(cgroup: Path) -> Iterator[int]:
 def kill_all(cgroup: Path) -> None:
     """SIGKILL every process in a cgroup and below, until none is there."""
     for _ in range(_ROUNDS):
-        found = [pid for group in cgroups.tree(cgroup) for pid in cgroups.processes(group) if pid > 0]
-        if not found:
+        if not cgroups.kill(cgroup):
             return
-        for pid in found:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
         os.sched_yield()
