@@ -106,8 +106,10 @@ class _Reader:
 
     def _take_cut_mark(self) -> bool:
         """Remove the `...` that the agent puts where it cut; whether it was there."""
-        while len(self.lines) > 1 and not self.lines[-1].strip(" \t\"'},]"):
-            self.lines.pop()
+        kept = len(self.lines)
+        while kept > 1 and not ((line := self.lines[kept - 1]) and line.strip(" \t\"'},]")):
+            kept -= 1
+        del self.lines[kept:]
         if self.lines and self.lines[-1].rstrip(" \"',").endswith("..."):
             self.lines[-1] = self.lines[-1].rstrip(" \"',")[:-3]
             return True
