@@ -1,5 +1,6 @@
 # make verify ARGS='--only redirect'   does a connect4 program redirect on this kernel? (set-up included, as root)
-# make test                            all tests (ARGS go to pytest)
+# make test                            the tests that fit CI's time; it tells which do not (ARGS go to pytest)
+# make test-all                        all tests
 # make lint | bench | fuzz | clean | install | requirements
 VENV ?= .venv
 export VENV
@@ -10,7 +11,7 @@ UV ?= uv
 # What ruff and mypy look at, of what there is.
 CODE := $(wildcard harness setup tests bench)
 
-.PHONY: verify test lint bench fuzz clean install install-dev requirements
+.PHONY: verify test test-all lint bench fuzz clean install install-dev requirements
 .DEFAULT_GOAL := verify
 
 install:
@@ -24,6 +25,9 @@ verify: install
 
 test: install-dev
 	@"$(BIN)"/python -m pytest $(ARGS)
+
+test-all: install-dev
+	@"$(BIN)"/python -m pytest -m 'slow or not slow' $(ARGS)
 
 lint: install-dev
 	"$(BIN)"/ruff check $(CODE)

@@ -1,7 +1,44 @@
 """What holds for all tests."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Nothing here is timed: on a busy machine, how long an example takes says nothing about the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+SLOW = pytest.StashKey[dict[str, str]]()
+"""The slow tests that this run left out, each with its reason."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SLOW] = {}
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        slow = item.get_closest_marker("slow")
+        if slow is not None:
+            item.config.stash[SLOW][item.nodeid] = slow.kwargs.get("reason") or " ".join(slow.args) or "no reason given"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # a worker of xdist; only its controller prints a summary
+        session.config.workeroutput["slow"] = session.config.stash[SLOW]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[SLOW].update(getattr(node, "workeroutput", {}).get("slow", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Nothing is left out in silence: the slow tests, with why, and how to run them."""
+    slow = config.stash[SLOW]
+    if slow:
+        terminalreporter.section(f"slow tests not run: {len(slow)}; `make test-all` runs them", sep="-")
+        for name, reason in sorted(slow.items()):
+            terminalreporter.line(f"SLOW {name}: {reason}")
