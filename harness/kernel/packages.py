@@ -32,6 +32,7 @@ QEMU = "qemu"  # to boot other kernels
 MMDEBSTRAP = "mmdebstrap"  # mmdebstrap(1): makes the root file system of a guest
 E2FSPROGS = "e2fsprogs"  # mke2fs(8): puts it into an image
 KMOD = "kmod"  # depmod(8), for the modules of another kernel
+LZ4 = "lz4"  # lz4(1): unpacks a kernel; Debian 11 and 12 pack theirs so
 
 # What `msp-harness verify` cannot do without, and what the census, the tests and the benchmark use besides.
 RUNTIME_NEEDS = (PYTHON, VENV, BCC, HEADERS)
@@ -40,7 +41,7 @@ ALL_NEEDS = RUNTIME_NEEDS + TOOL_NEEDS
 # What it takes to compile the tests' objects; set-up installs it for `make test` only.
 TEST_NEEDS = (CLANG, LLVM_STRIP, LIBBPF_HEADERS)
 # What it takes to boot another kernel, on distributions with apt; set-up never installs it.
-VM_NEEDS = (QEMU, MMDEBSTRAP, E2FSPROGS, KMOD)
+VM_NEEDS = (QEMU, MMDEBSTRAP, E2FSPROGS, KMOD, LZ4)
 
 WHAT = {
     PYTHON: "Python 3.11 or newer",
@@ -58,6 +59,7 @@ WHAT = {
     MMDEBSTRAP: "mmdebstrap",
     E2FSPROGS: "mke2fs",
     KMOD: "depmod",
+    LZ4: "lz4",
 }
 
 
@@ -98,6 +100,7 @@ DISTRIBUTIONS = (
             MMDEBSTRAP: "mmdebstrap",
             E2FSPROGS: "e2fsprogs",
             KMOD: "kmod",
+            LZ4: "lz4",
         },
         "linux-headers-{release}",
         note="python3-bpfcc is in the component universe",
@@ -123,6 +126,7 @@ DISTRIBUTIONS = (
             MMDEBSTRAP: "mmdebstrap",
             E2FSPROGS: "e2fsprogs",
             KMOD: "kmod",
+            LZ4: "lz4",
         },
         "linux-headers-{release}",
         automatic=True,

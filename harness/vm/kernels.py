@@ -7,6 +7,7 @@ apt changes, and a mirror or proxy that was configured for the host serves here 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from harness.command import run
 from harness.errors import HarnessError
 from harness.kernel import packages
-from harness.vm import cache
+from harness.vm import bzimage, cache, vmlinux
 from harness.vm.apt import Apt
 
 MODULES = (
@@ -33,6 +34,10 @@ _IMAGE = re.compile(r"linux-image-[0-9][^ ,(|]*")
 _PART = re.compile(r"linux-(?:image|binary|modules|base)-[0-9][^ ,(|]*")
 _NEEDED = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")  # as modules or built in, or no guest starts
 _UNPACK_SECONDS = 300
+_VERSION = 2  # of what an entry holds
+
+
+_RECORD = "kernel.json"
 
 
 @dataclass(frozen=True)
@@ -41,19 +46,32 @@ class Kernel:
 
     release: str  # as `uname -r` prints it
     origin: str  # suite, package, version
-    image: Path  # vmlinuz
+    image: Path  # vmlinuz, or vmlinux where that is what there is
     modules: Path  # /lib/modules/RELEASE with no more than MODULES and what they depend on, for modprobe
+    digest: str  # sha256:…, of image and modules
+    vmlinux: Path | None  # the ELF file that QEMU starts without anything to unpack (PVH)
+    no_vmlinux: str = ""  # why there is none
 
     @classmethod
     def at(cls, entry: Path) -> Kernel:
         """The kernel that an entry of the cache holds."""
-        release, origin = (entry / "kernel").read_text().splitlines()
-        return cls(release, origin, entry / "vmlinuz", entry / "modules" / "lib" / "modules" / release)
+        record = json.loads((entry / _RECORD).read_text())
+        release, reason = record["release"], record["no_vmlinux"]
+        return cls(
+            release,
+            record["origin"],
+            entry / record["image"],
+            entry / "modules" / "lib" / "modules" / release,
+            record["digest"],
+            None if reason else entry / "vmlinux",
+            reason,
+        )
 
     def load_order(self, names: Sequence[str]) -> list[Path]:
         """The files of these modules as far as there are any, each after those that it depends on."""
         dependencies: dict[str, list[str]] = {}
-        for line in (self.modules / "modules.dep").read_text().splitlines():
+        table = self.modules / "modules.dep"
+        for line in table.read_text().splitlines() if table.exists() else ():  # all is built in
             name, _, needs = line.partition(":")
             dependencies[name] = needs.split()
         order: dict[str, None] = {}
@@ -63,12 +81,48 @@ class Kernel:
         return [self.modules / name for name in order]
 
 
+def complete(place: Path, release: str, origin: str) -> None:
+    """Finish a directory that is to be an entry of the cache: what Kernel.at() needs beside image and modules.
+
+    The directory has vmlinuz or vmlinux (which then must be fit for PVH), and modules/lib/modules/RELEASE, which may
+    be empty. Raises HarnessError when neither can be started.
+    """
+    packed, plain, reason = place / "vmlinuz", place / "vmlinux", ""
+    image = packed if packed.exists() else plain
+    if image is packed:
+        try:
+            kernel = bzimage.unpacked(packed.read_bytes())
+            vmlinux.check(kernel)
+            plain.write_bytes(kernel)
+        except HarnessError as error:
+            reason = error.happened
+    else:
+        vmlinux.check(plain.read_bytes())
+    record = {
+        "release": release,
+        "origin": origin,
+        "image": image.name,
+        "digest": _digest(image, place / "modules"),
+        "no_vmlinux": reason,
+    }
+    (place / _RECORD).write_text(json.dumps(record, indent=1))
+
+
+def _digest(image: Path, modules: Path) -> str:
+    """sha256 over the image and each file of the modules with its name: what the guest runs, wherever it lies."""
+    whole = hashlib.sha256(hashlib.sha256(image.read_bytes()).digest())
+    for path in sorted(path for path in modules.rglob("*") if path.is_file()):
+        name = str(path.relative_to(modules)).encode()
+        whole.update(hashlib.sha256(name).digest() + hashlib.sha256(path.read_bytes()).digest())
+    return f"sha256:{whole.hexdigest()}"
+
+
 def get(suite: str, flavour: str = "cloud", *, refresh: bool = False) -> Kernel:
     """The newest kernel of a suite (bookworm, trixie-backports …), fetched when there is none or on refresh.
 
     Raises HarnessError when apt, the suite or its package cannot be had.
     """
-    recipe = hashlib.sha256(repr(MODULES).encode()).hexdigest()[:8]
+    recipe = hashlib.sha256(repr((_VERSION, MODULES)).encode()).hexdigest()[:8]
     newest = cache.directory() / "kernels" / f"newest-{suite}-{flavour}-{recipe}"
     if newest.is_dir() and not refresh:
         return Kernel.at(newest.resolve())
@@ -99,7 +153,7 @@ def _image_of(apt: Apt, package: str) -> str:
 
 
 def _fetch(apt: Apt, name: str, origin: str, place: Path) -> None:
-    """Fill an entry of the cache: vmlinuz, modules, and a line each for the release and where it came from.
+    """Fill an entry of the cache: vmlinuz, modules, and what complete() adds.
 
     Some suites split a kernel into an image, a binary and modules; what depends on what says which.
     """
@@ -117,7 +171,7 @@ def _fetch(apt: Apt, name: str, origin: str, place: Path) -> None:
         raise HarnessError(f"find the kernel of {name}", happened)
     images[0].rename(place / "vmlinuz")
     _reduce(trees[0], place / "modules")
-    (place / "kernel").write_text(f"{trees[0].name}\n{origin}\n")
+    complete(place, trees[0].name, origin)
     shutil.rmtree(unpacked)
     shutil.rmtree(download)
 

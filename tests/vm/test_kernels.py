@@ -105,5 +105,5 @@ def test_modules_are_loaded_after_what_they_depend_on(tmp_path: Path) -> None:
     tree = tmp_path / "modules"
     tree.mkdir()
     (tree / "modules.dep").write_text("k/c.ko: k/b.ko k/a.ko\nk/b.ko: k/a.ko\nk/a.ko:\nk/other.ko:\n")
-    kernel = Kernel(RELEASE, "", tmp_path, tree)
+    kernel = Kernel(RELEASE, "", tmp_path, tree, "sha256:", None)
     assert [path.name for path in kernel.load_order(["c"])] == ["a.ko", "b.ko", "c.ko"]
