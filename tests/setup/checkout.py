@@ -160,7 +160,7 @@ def make(root: Path) -> Checkout:
         shutil.copytree(ROOT / name, checkout.root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Makefile", checkout.root)
     shutil.copytree(ROOT / ".ci", checkout.root / ".ci")
-    (checkout.root / "harness/cli.py").write_text(CLI)
+    (checkout.root / "harness/cli/__init__.py").write_text(CLI)
     (checkout.root / "pyproject.toml").write_text(PYPROJECT)
     (checkout.root / "build/backend.py").write_text(BACKEND)
     (checkout.root / "build/wheels.py").write_text(WHEELS)

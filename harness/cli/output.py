@@ -1,0 +1,65 @@
+"""What the commands share: the options for a report, where it goes, and its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from harness.errors import HarnessError
+from harness.report import EXIT_CANNOT_RUN, EXIT_USAGE, Report, exit_code
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON (- for standard output)")
+    parser.add_argument("--junit", metavar="FILE", help="write the report as JUnit XML")
+    parser.add_argument("--markdown", metavar="FILE", help="write the report as Markdown")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence of every result")
+
+
+def usage(problem: str) -> int:
+    print(f"msp-harness: {problem}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+def stream(options: argparse.Namespace) -> TextIO:
+    """Where the person reads: stderr when the report itself goes to stdout."""
+    to_stdout = {"-", "/dev/stdout"} & {options.json, options.junit, options.markdown}
+    return sys.stderr if to_stdout else sys.stdout
+
+
+def publish(options: argparse.Namespace, report: Report, verdict: str, screen: Console) -> int:
+    """Write the files that were asked for, show the report, and give the exit code.
+
+    Files come first: a reader of stdout who goes away must not cost them.
+    """
+    from harness.report import console, json, junit, markdown
+    from harness.report.write import write
+
+    status = exit_code(report)
+    for path, render in (
+        (options.json, json.dump),
+        (options.junit, junit.render),
+        (options.markdown, lambda report: markdown.render(report, verdict)),
+    ):
+        if path:
+            try:
+                write(path, render(report))
+            except HarnessError as error:
+                print(f"msp-harness: {error}", file=sys.stderr)
+                status = EXIT_CANNOT_RUN
+    try:
+        console.show(screen, report, verdict, verbose=options.verbose)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence_stdout()
+    return status
+
+
+def silence_stdout() -> None:
+    """After a broken pipe: whatever is still written goes nowhere, and Python does not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,59 @@
+"""`msp-harness reproduce`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from harness import interruption
+from harness.cli.agent import agent_files
+from harness.cli.output import publish, report_options, stream, usage
+from harness.errors import HarnessError
+from harness.report import EXIT_OK, Outcome, Result
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    reproduce = commands.add_parser("reproduce", help="bring about a failure of the guide, explain it, cure it")
+    reproduce.set_defaults(command=run)
+    reproduce.add_argument("names", nargs="*", metavar="NAME", help="a failure, the beginning of several, or all")
+    reproduce.add_argument("--list", action="store_true", help="list the failures with their places in the guide")
+    reproduce.add_argument("--binary", metavar="FILE", help="bring the key failures about with this agent")
+    reproduce.add_argument("--object", metavar="FILE", help="its eBPF object")
+    reproduce.add_argument("--config", metavar="FILE", help="its configuration")
+    report_options(reproduce)
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness import failures
+    from harness.checks.recording import Recording
+    from harness.failures.table import ALL, chosen
+    from harness.report import console
+
+    if options.list or not options.names:
+        for failure in failures.catalogue():
+            print(f"{failure.name:<28}{failure.title}\n{'':<28}{failure.code.id} · {failure.guide}")
+        return EXIT_OK
+    try:
+        count, agent = len(chosen(options.names)), agent_files(options)
+    except HarnessError as error:
+        return usage(str(error))
+    recording = Recording("live kernel: failures of the guide")
+    screen = console.console(stream(options))
+    with console.progress(screen, count, verbose=options.verbose) as progress:
+        results = []
+        for result in failures.reproduce(options.names, progress, agent):
+            interruption.check()
+            results.append(result)
+    if ALL not in options.names or options.verbose:  # who names a failure wants to see all of it
+        for result in results:
+            print(failures.tell(result), file=screen.file)
+    return publish(options, recording.report(results), _reproduced(results), screen)
+
+
+def _reproduced(results: Sequence[Result]) -> str:
+    """PASS means here that the failure came about and that its remedy helped."""
+    done = sum(result.outcome is Outcome.PASS for result in results)
+    skipped = sum(result.outcome is Outcome.SKIP for result in results)
+    return f"{done} of {len(results)} failures brought about and cured" + (
+        f", {skipped} not possible here" * bool(skipped)
+    )

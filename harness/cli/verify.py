@@ -1,0 +1,94 @@
+"""`msp-harness verify`."""
+
+from __future__ import annotations
+
+import argparse
+
+from harness.cli.output import publish, report_options, stream, usage
+from harness.errors import HarnessError
+from harness.report import EXIT_OK, exit_code
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verify = commands.add_parser("verify", help="does a connect4 program load, attach and redirect on this kernel?")
+    verify.set_defaults(command=run)
+    verify.add_argument("--list", action="store_true", help="list the checks and end")
+    verify.add_argument("--only", action="append", default=[], metavar="CHECK", help="run only this check (repeatable)")
+    verify.add_argument("--quick", action="store_true", help="leave out the census and the other slow checks")
+    verify.add_argument(
+        "--program", choices=("plain", "hardened"), default="plain", help="which of our programs to verify"
+    )
+    verify.add_argument(
+        "--audit",
+        choices=("sock_ops", "kprobe"),
+        help="complete audit records by sock_ops or, as the agent does, by a kprobe (default: the best there is)",
+    )
+    verify.add_argument("--object", metavar="FILE", help="verify this eBPF object (the agent's ebpf_cgroup.o)")
+    verify.add_argument("--compare", action="store_true", help="put our two programs beside the object of --object")
+    verify.add_argument("--explain", action="store_true", help="show the chain of proof for each endpoint")
+    verify.add_argument(
+        "--self-test", action="store_true", help="also break the program in every way and see it caught"
+    )
+    report_options(verify)
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness.checks import verify
+    from harness.checks.options import Options, matches
+    from harness.program.compile import Join
+
+    only = tuple(options.only) or (("chain",) if options.explain else ())
+    options.verbose |= options.explain  # the steps of the chain are its evidence
+    if options.list or options.only:
+        from harness.checks import plan
+
+        if options.list:
+            for name, title in plan.names():
+                print(f"{name:<16}{title}")
+            return EXIT_OK
+        unknown = plan.unknown(only)
+        if unknown:
+            return usage(f"no check is named {', '.join(unknown)}; `msp-harness verify --list` lists them")
+    problem = _objectusage(options)
+    if problem:
+        return usage(problem)
+    file = None
+    if options.object:
+        from pathlib import Path
+
+        from harness.program import foreign
+
+        try:
+            file = foreign.read(Path(options.object))
+        except HarnessError as error:
+            return usage(str(error))
+    join = Join(options.audit) if options.audit else None
+    chosen = Options(options.program, only, options.quick, options.self_test, join, file, options.compare)
+    with verify.start(chosen) as started:
+        from harness.checks import plan
+        from harness.report import console
+
+        screen = console.console(stream(options))
+        told = options.verbose and not options.explain
+        with console.progress(screen, plan.expected(started.options), verbose=told) as progress:
+            report = verify.verify(started, progress.finished)
+    found = any(matches(word, result.id) for word in only for result in report.results)
+    if only and not found and exit_code(report) == EXIT_OK:
+        return usage(f"nothing that was run is named {', '.join(only)}")
+    status = publish(options, report, verify.verdict(report), screen)
+    if options.compare:
+        from harness.checks import compare
+
+        print("", *compare.table(report), sep="\n", file=stream(options))
+    return status
+
+
+def _objectusage(options: argparse.Namespace) -> str:
+    """What cannot be asked for together; empty when all can."""
+    if options.compare and not options.object:
+        return "--compare compares with an object: give --object FILE too"
+    if options.object and options.program != "plain":
+        return "--program is for our own programs; --object FILE --compare has both beside the object"
+    if options.object and options.self_test:
+        return "--self-test breaks our own program, and cannot break that of --object"
+    return ""
