@@ -76,6 +76,11 @@ def _whole(text: str) -> Status | None:
         data = json.loads(stripped)
     except (ValueError, RecursionError):
         return None
+    return of(data)
+
+
+def of(data: object) -> Status | None:
+    """The status in parsed JSON; None when it has no proxyAgentStatus."""
     agent = data.get("proxyAgentStatus") if isinstance(data, dict) else None
     if not isinstance(agent, dict):
         return None
