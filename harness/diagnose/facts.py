@@ -88,6 +88,8 @@ class AgentLogEvent(Fact):
     at: datetime | None
     level: str | None  # as written: INFO, WARN, ERROR …
     message: str
+    count: int = 1  # of entries with the same text in the document, of which this is the last
+    since_at: datetime | None = None  # of the first of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,8 @@ class UnitLog(Fact):
     at: datetime | None
     priority: int | None  # 0 to 7, syslog's
     message: str
+    count: int = 1
+    since_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +402,8 @@ class CloudInitEvent(Fact):
     place: str | None  # azure.py, util.py …
     level: str | None
     message: str
+    count: int = 1
+    since_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,6 +443,8 @@ class WaagentEvent(Fact):
     level: str | None
     subject: str | None  # ExtHandler, Daemon, or an extension's name-version
     message: str
+    count: int = 1
+    since_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

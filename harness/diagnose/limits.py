@@ -1,0 +1,29 @@
+"""What reading evidence may cost: every bound in one table. Whatever a bound leaves out is told in a Note."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes where nothing else is said. All hold for one read()."""
+
+    document: int = 16 * _MIB  # of one document that are kept: its first tenth and its end
+    unpacked: int = 64 * _MIB  # that one member of an archive may unpack to
+    total: int = 256 * _MIB  # of all documents that are read
+    inflated: int = 768 * _MIB  # that all archives together may unpack to
+    documents: int = 20_000  # number of files and members
+    nesting: int = 4  # archives in archives
+    archive: int = 256 * _MIB  # of an archive in an archive, which is held in memory
+    folders: int = 32  # levels of a directory
+    directory: int = 8 * _MIB  # of a zip's central directory, or a long name's record in a tar
+    window: int = 128 * _MIB  # memory that xz and zstd may ask for
+    xml: int = 4 * _MIB  # of one XML document
+    entries: int = 4_000  # different entries of one log
+    notes: int = 200  # number of notes that are told one by one
+
+
+LIMITS = Limits()
