@@ -5,10 +5,15 @@ from __future__ import annotations
 from importlib import resources
 
 NEW_VM = "New Virtual Machine (VM) or Virtual Machine Scale Sets deployment failures"
+NEW_VM_WINDOWS = NEW_VM + ": Windows"
+NEW_VM_LINUX = NEW_VM + ": Linux"
 NOT_APPLIED = "MSP enabled, but not applied in existing VM or Virtual Machine Scale Sets"
 SERVICE = "GPA service missing or not running"
+SERVICE_WINDOWS = "GPA service missing or not running: Windows VM"
 SERVICE_LINUX = "GPA service missing or not running: Linux VM"  # the prerequisites stand there
 SETUP_FAILED = "GPA service is running, but unable to set up"
+CHAIN = "Confirming the issue still exists: Check proxyAgentStatus"
+EBPF_FAILED = "eBPF setup failed"
 LOAD_FAILED = "Failed to load eBPF program"
 ATTACH_FAILED = "Failed to attach cgroup program for redirection"
 KEY_REJECTED = "Failed to acquire key / key rejected"

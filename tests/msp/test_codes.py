@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from harness.msp import codes, guide, verifier_codes
+from harness.msp import codes, diagnosis_codes, guide, verifier_codes
 
 GUIDE_HEADINGS = {value for name, value in vars(guide).items() if name.isupper() and isinstance(value, str)}
 
 
 def defined() -> list[codes.Code]:
-    modules = (vars(codes), vars(verifier_codes))
+    modules = (vars(codes), vars(verifier_codes), vars(diagnosis_codes))
     return [row for module in modules for row in module.values() if isinstance(row, codes.Code)]
 
 
@@ -24,7 +24,7 @@ def test_no_id_and_no_title_stands_for_two_findings() -> None:
 
 @pytest.mark.parametrize("row", defined(), ids=lambda row: row.id)
 def test_a_code_says_what_why_and_what_to_do(row: codes.Code) -> None:
-    assert re.fullmatch(r"MSP-[VAKP]\d{3}", row.id)
+    assert re.fullmatch(r"MSP-[VAKPE]\d{3}", row.id)
     assert row.id not in codes.RETIRED
     assert row.title
     assert not row.title.endswith(".")
