@@ -129,10 +129,10 @@ class Redirector:
                 return compiler.compile_source(compiler.redirector())
             return Image.parse(path.read_text())
         except HarnessError as error:
-            raise NotStarted(Form.LOAD_OBJECT, path="bpf/connect4.c", error=str(error)) from error
+            raise NotStarted(Form.LOAD_OBJECT, path=str(path or "bpf/connect4.c"), error=str(error)) from error
         except OSError as error:
             raise NotStarted(Form.LOAD_OBJECT, path=str(path), error=_io_error(error.errno or 0)) from error
-        except (ValueError, LookupError, TypeError) as error:
+        except UnicodeDecodeError as error:
             raise NotStarted(Form.LOAD_OBJECT, path=str(path), error=f"it is no image: {error}") from error
 
     def _load(self, stack: ExitStack, image: Image) -> Loaded:

@@ -15,7 +15,7 @@ from harness.checks import audit, redirect
 from harness.checks.base import Environment, Function, perform_plainly
 from harness.errors import HarnessError
 from harness.program import source
-from harness.program.compile import Compilation, Join, redirector
+from harness.program.compile import Compilation, Join, Source, redirector
 from harness.program.load import load
 from harness.report import Outcome, Result
 
@@ -80,9 +80,18 @@ def broken(fault: Fault) -> str:
     return text.replace(fault.old, fault.new)
 
 
+def sources() -> list[Source]:
+    """Every broken program, whichever way it completes its records."""
+    return [redirector(join=join, text=broken(fault)) for join in Join for fault in _faults(join)]
+
+
+def _faults(join: Join) -> list[Fault]:
+    return [fault for fault in FAULTS if join is not Join.NONE or fault.check is not audit.audited]
+
+
 def self_test(environment: Environment, join: Join) -> Iterator[Result]:
     """Compile, load and check each broken program in the environment's lab."""
-    faults = [fault for fault in FAULTS if join is not Join.NONE or fault.check is not audit.audited]
+    faults = _faults(join)
     with ExitStack() as stack:
         compilations: deque[Compilation] = deque()
         for number, fault in enumerate(faults):

@@ -48,10 +48,19 @@ Load = Callable[[], Answer]
 # --- from C -----------------------------------------------------------------------------------------------------
 
 
+def variants() -> list[Source]:
+    """Every file of bpf/variants, as it is and repaired."""
+    return [code for file in sorted(source.directory().glob("variants/*.c")) for code in _variant(file.stem)]
+
+
+def _variant(file: str) -> tuple[Source, Source]:
+    text = source.read(f"variants/{file}.c")
+    return Source(text, ["connect4"], (), f"{file}.c"), Source(text, ["connect4"], ("REPAIRED",), f"{file}.c")
+
+
 def _compiled(file: str) -> tuple[Image, Image]:
     """A file of bpf/variants as it is, and repaired; compiled side by side."""
-    text = source.read(f"variants/{file}.c")
-    broken, repaired = (Source(text, ["connect4"], words, f"{file}.c") for words in ((), ("REPAIRED",)))
+    broken, repaired = _variant(file)
     with Compilation(broken) as first, Compilation(repaired) as second:
         return first.result(), second.result()
 
@@ -82,7 +91,7 @@ def _from_c(file: str, *, strict: bool = False) -> Recipe:
 
 def _licence(setting: Setting) -> Shown:
     """The same program twice: what is mended is the licence that its loader names."""
-    image = compile_source(Source(source.read("variants/gpl_only.c"), ["connect4"], name="gpl_only.c"))
+    image = compile_source(_variant("gpl_only")[0])
     proprietary = dataclasses.replace(image, licence="Proprietary")
     did = "BPF_PROG_LOAD of bpf/variants/gpl_only.c under the licence"
     return Shown(load_image(proprietary, f"{did} Proprietary"), load_image(image, f"{did} GPL"))
