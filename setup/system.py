@@ -74,8 +74,8 @@ class Missing:
         return self.row is not None and self.row.automatic and os.geteuid() == 0
 
 
-_OF_TESTS = (*packages.TEST_NEEDS, *packages.VM_NEEDS)
-"""What `make test` installs besides: a compiler for objects, and what boots other kernels."""
+_OF_TESTS = (*packages.TEST_NEEDS, *packages.VM_NEEDS, *packages.BUILD_NEEDS)
+"""What `make test` installs besides: a compiler for objects, what boots other kernels, and what builds lab kernels."""
 
 
 def missing(*, tests: bool = False) -> Missing:

@@ -33,6 +33,16 @@ MMDEBSTRAP = "mmdebstrap"  # mmdebstrap(1): makes the root file system of a gues
 E2FSPROGS = "e2fsprogs"  # mke2fs(8): puts it into an image
 KMOD = "kmod"  # depmod(8), for the modules of another kernel
 LZ4 = "lz4"  # lz4(1): unpacks a kernel; Debian 11 and 12 pack theirs so
+GCC = "gcc"  # gcc(1) with binutils
+MAKE = "make"  # make(1)
+FLEX = "flex"  # flex(1): Kconfig's parser
+BISON = "bison"  # bison(1): the same
+BC = "bc"  # bc(1): a table of the kernel's time
+LIBELF = "libelf"  # gelf.h: objtool
+PAHOLE = "pahole"  # pahole(1): the kernel's BTF
+PATCH = "patch"  # patch(1)
+XZ = "xz"  # xz(1): the source is packed so
+CCACHE = "ccache"  # ccache(1): a second build takes a fraction
 
 # What `msp-harness verify` cannot do without, and what the census, the tests and the benchmark use besides.
 RUNTIME_NEEDS = (PYTHON, VENV, BCC, HEADERS)
@@ -42,6 +52,8 @@ ALL_NEEDS = RUNTIME_NEEDS + TOOL_NEEDS
 TEST_NEEDS = (CLANG, LLVM_STRIP, LIBBPF_HEADERS)
 # What it takes to boot another kernel, on distributions with apt; set-up never installs it.
 VM_NEEDS = (QEMU, MMDEBSTRAP, E2FSPROGS, KMOD, LZ4)
+# What it takes to build lab kernels, there; set-up installs it for `make test` only.
+BUILD_NEEDS = (GCC, MAKE, FLEX, BISON, BC, LIBELF, PAHOLE, PATCH, XZ, CCACHE)
 
 WHAT = {
     PYTHON: "Python 3.11 or newer",
@@ -60,6 +72,16 @@ WHAT = {
     E2FSPROGS: "mke2fs",
     KMOD: "depmod",
     LZ4: "lz4",
+    GCC: "gcc",
+    MAKE: "make",
+    FLEX: "flex",
+    BISON: "bison",
+    BC: "bc",
+    LIBELF: "libelf's headers",
+    PAHOLE: "pahole",
+    PATCH: "patch",
+    XZ: "xz",
+    CCACHE: "ccache",
 }
 
 
@@ -101,6 +123,16 @@ DISTRIBUTIONS = (
             E2FSPROGS: "e2fsprogs",
             KMOD: "kmod",
             LZ4: "lz4",
+            GCC: "gcc",
+            MAKE: "make",
+            FLEX: "flex",
+            BISON: "bison",
+            BC: "bc",
+            LIBELF: "libelf-dev",
+            PAHOLE: "dwarves",
+            PATCH: "patch",
+            XZ: "xz-utils",
+            CCACHE: "ccache",
         },
         "linux-headers-{release}",
         note="python3-bpfcc is in the component universe",
@@ -127,6 +159,16 @@ DISTRIBUTIONS = (
             E2FSPROGS: "e2fsprogs",
             KMOD: "kmod",
             LZ4: "lz4",
+            GCC: "gcc",
+            MAKE: "make",
+            FLEX: "flex",
+            BISON: "bison",
+            BC: "bc",
+            LIBELF: "libelf-dev",
+            PAHOLE: "dwarves",
+            PATCH: "patch",
+            XZ: "xz-utils",
+            CCACHE: "ccache",
         },
         "linux-headers-{release}",
         automatic=True,
