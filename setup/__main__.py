@@ -1,4 +1,4 @@
-"""Set-up: `sh setup/bootstrap.sh runtime|dev`, silent and quick where all is there."""
+"""Set-up: `sh setup/bootstrap.sh runtime|dev|vagrant`, silent and quick where all is there."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in environment.LEVELS:
-        print("usage: sh setup/bootstrap.sh runtime|dev", file=sys.stderr)
+    if len(arguments) != 1 or arguments[0] not in system.BESIDES:
+        print("usage: sh setup/bootstrap.sh runtime|dev|vagrant", file=sys.stderr)
         return 2
-    venv = environment.Venv(ROOT, Path(os.environ.get("VENV") or ROOT / ".venv").absolute(), arguments[0])
-    tests = arguments[0] == "dev"
+    (level,) = arguments
+    locks = "runtime" if level == "runtime" else "dev"
+    venv = environment.Venv(ROOT, Path(os.environ.get("VENV") or ROOT / ".venv").absolute(), locks)
     try:
         require_version()
-        if system.missing(tests=tests).any or not venv.is_current():
+        if system.missing(level).any or not venv.is_current():
             with lock(ROOT):
-                system.install(tests=tests)
+                system.install(level)
                 venv.make()
     except HarnessError as error:
         if error.detail:

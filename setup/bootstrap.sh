@@ -1,5 +1,5 @@
 #!/bin/sh
-# sh setup/bootstrap.sh runtime|dev: sees to it that the distribution's own python3 works, then leaves the rest to it.
+# sh setup/bootstrap.sh runtime|dev|vagrant: sees to it that the distribution's own python3 works, then leaves the rest to it.
 # /usr/bin/python3 and no other: BCC's module is built for that one, and the first python3 on PATH may be pyenv's.
 set -u
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit 3

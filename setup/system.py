@@ -57,7 +57,7 @@ CAUSES = (
 class Missing:
     """Needs of `harness.kernel.packages` that this machine does not meet: those that matter, and the mere tools.
 
-    tools has those of the tests too, where they were asked for.
+    tools has those of the level too, where it is more than the runtime's.
     """
 
     runtime: tuple[str, ...]
@@ -75,23 +75,25 @@ class Missing:
 
 
 _OF_TESTS = (*packages.TEST_NEEDS, *packages.VM_NEEDS, *packages.BUILD_NEEDS)
-"""What `make test` installs besides: a compiler for objects, what boots other kernels, and what builds lab kernels."""
+BESIDES = {"runtime": (), "dev": _OF_TESTS, "vagrant": (*_OF_TESTS, *packages.VAGRANT_NEEDS)}
+"""What each level of set-up installs besides the needs of all: for the tests a compiler for objects, what boots other
+kernels and what builds lab kernels; for those with Vagrant that, too."""
 
 
-def missing(*, tests: bool = False) -> Missing:
-    """tests: also look for what only the tests need."""
+def missing(level: str = "runtime") -> Missing:
+    """What a level (of BESIDES) misses."""
     row = packages.distribution()
     lacks = _not_installed(row) if row is not None and row.automatic else _not_found()
     return Missing(
         tuple(need for need in packages.RUNTIME_NEEDS if need in lacks),
-        tuple(need for need in (*packages.TOOL_NEEDS, *(_OF_TESTS if tests else ())) if need in lacks),
+        tuple(need for need in (*packages.TOOL_NEEDS, *BESIDES[level]) if need in lacks),
         row,
     )
 
 
-def install(*, tests: bool = False) -> None:
+def install(level: str = "runtime") -> None:
     """Install what is missing. Raises HarnessError when that is not possible; missing tools alone are only told."""
-    lacks = missing(tests=tests)
+    lacks = missing(level)
     if not lacks.any:
         return
     hint = packages.install_hint(lacks.runtime + lacks.tools)
@@ -108,7 +110,7 @@ def _not_installed(row: Distribution) -> set[str]:
 
     Any headers tree will do, wherever it comes from: only where there is none is a package missing.
     """
-    needs = [need for need in (*packages.ALL_NEEDS, *_OF_TESTS) if need != packages.HEADERS]
+    needs = [need for need in (*packages.ALL_NEEDS, *BESIDES["vagrant"]) if need != packages.HEADERS]
     names = {need: packages.package_names((need,), row)[0] for need in needs}
     query = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\\n", *names.values()]
     answer = text(run(query, check=False).stdout).splitlines()

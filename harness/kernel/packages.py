@@ -43,6 +43,15 @@ PAHOLE = "pahole"  # pahole(1): the kernel's BTF
 PATCH = "patch"  # patch(1)
 XZ = "xz"  # xz(1): the source is packed so
 CCACHE = "ccache"  # ccache(1): a second build takes a fraction
+VAGRANT = "vagrant"  # vagrant(1)
+VAGRANT_LIBVIRT = "vagrant-libvirt"  # its provider for libvirt
+LIBVIRTD = "libvirtd"  # libvirtd(8), as a program: no service is started
+LIBVIRT_QEMU = "libvirt-qemu"  # its driver for QEMU
+VIRSH = "virsh"  # virsh(1)
+QEMU_IMG = "qemu-img"  # qemu-img(1)
+RSYNC = "rsync"  # rsync(1): Vagrant's synced folder
+SSH = "ssh"  # ssh(1)
+GRUB = "grub"  # grub-mkimage(1) and the first stage for a PC's BIOS
 
 # What `msp-harness verify` cannot do without, and what the census, the tests and the benchmark use besides.
 RUNTIME_NEEDS = (PYTHON, VENV, BCC, HEADERS)
@@ -54,6 +63,8 @@ TEST_NEEDS = (CLANG, LLVM_STRIP, LIBBPF_HEADERS)
 VM_NEEDS = (QEMU, MMDEBSTRAP, E2FSPROGS, KMOD, LZ4)
 # What it takes to build lab kernels, there; set-up installs it for `make test` only.
 BUILD_NEEDS = (GCC, MAKE, FLEX, BISON, BC, LIBELF, PAHOLE, PATCH, XZ, CCACHE)
+# What it takes to run Vagrant with a box of our own; set-up installs it for `make vagrant-test` and `test-all` only.
+VAGRANT_NEEDS = (VAGRANT, VAGRANT_LIBVIRT, LIBVIRTD, LIBVIRT_QEMU, VIRSH, QEMU_IMG, RSYNC, SSH, GRUB)
 
 WHAT = {
     PYTHON: "Python 3.11 or newer",
@@ -82,6 +93,15 @@ WHAT = {
     PATCH: "patch",
     XZ: "xz",
     CCACHE: "ccache",
+    VAGRANT: "Vagrant",
+    VAGRANT_LIBVIRT: "Vagrant's provider for libvirt",
+    LIBVIRTD: "libvirtd",
+    LIBVIRT_QEMU: "libvirt's driver for QEMU",
+    VIRSH: "virsh",
+    QEMU_IMG: "qemu-img",
+    RSYNC: "rsync",
+    SSH: "ssh",
+    GRUB: "grub-mkimage",
 }
 
 
@@ -133,6 +153,15 @@ DISTRIBUTIONS = (
             PATCH: "patch",
             XZ: "xz-utils",
             CCACHE: "ccache",
+            VAGRANT: "vagrant",
+            VAGRANT_LIBVIRT: "vagrant-libvirt",
+            LIBVIRTD: "libvirt-daemon",
+            LIBVIRT_QEMU: "libvirt-daemon-driver-qemu",
+            VIRSH: "libvirt-clients",
+            QEMU_IMG: "qemu-utils",
+            RSYNC: "rsync",
+            SSH: "openssh-client",
+            GRUB: "grub-pc-bin",
         },
         "linux-headers-{release}",
         note="python3-bpfcc is in the component universe",
@@ -169,6 +198,15 @@ DISTRIBUTIONS = (
             PATCH: "patch",
             XZ: "xz-utils",
             CCACHE: "ccache",
+            VAGRANT: "vagrant",
+            VAGRANT_LIBVIRT: "vagrant-libvirt",
+            LIBVIRTD: "libvirt-daemon",
+            LIBVIRT_QEMU: "libvirt-daemon-driver-qemu",
+            VIRSH: "libvirt-clients",
+            QEMU_IMG: "qemu-utils",
+            RSYNC: "rsync",
+            SSH: "openssh-client",
+            GRUB: "grub-pc-bin",
         },
         "linux-headers-{release}",
         automatic=True,

@@ -209,7 +209,7 @@ def test_ci_runs_the_tests_and_has_their_status(scene: Checkout, status: int) ->
 
 def test_a_wrong_level_is_a_wrong_use(shared: Checkout) -> None:
     status, output = shared.run("sh", "setup/bootstrap.sh", "everything")
-    assert (status, output) == (2, "usage: sh setup/bootstrap.sh runtime|dev\n")
+    assert (status, output) == (2, "usage: sh setup/bootstrap.sh runtime|dev|vagrant\n")
 
 
 def test_a_checkout_that_was_moved_gets_an_environment_of_its_own(shared: Checkout) -> None:
