@@ -24,7 +24,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="append",
         required=True,
         metavar="FILE",
-        help="a VM, a scale set or a list of them as ARM, az or PowerShell prints it; - for standard input (repeatable)",
+        help="a VM, a scale set or a list of them, as ARM, az or PowerShell prints it; - is stdin (repeatable)",
     )
     parser.add_argument("--value", type=int, metavar="N", help="this value instead of the next")
     parser.add_argument(
@@ -79,12 +79,8 @@ def _write_json(path: str, answers: Sequence[Reset | Refused]) -> None:
 
     content = []
     for answer in answers:
-        about = {
-            "name": answer.model.name,
-            "id": answer.model.id,
-            "kind": answer.model.kind,
-            "place": answer.model.place,
-        }
+        model = answer.model
+        about: dict[str, object] = {"name": model.name, "id": model.id, "kind": model.kind, "place": model.place}
         if isinstance(answer, Refused):
             content.append(about | {"refused": answer.reason, "remedy": answer.remedy})
             continue

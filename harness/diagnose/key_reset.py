@@ -1,4 +1,4 @@
-"""Resetting a key: the next KeyIncarnationId of a VM's or scale set's model, and the calls that apply it. Nothing is sent.
+"""Resetting a key: the next KeyIncarnationId of a model, and the calls that apply it. Nothing is sent.
 
 The platform offers a new key when keyIncarnationId of ProxyAgentSettings grows; an equal or smaller value changes
 nothing (guide, Key recovery / key reset).
@@ -101,7 +101,7 @@ def _patch(model: Model, value: int) -> dict[str, Any]:
 
 
 def _put(model: Model, value: int) -> dict[str, Any] | None:
-    """The whole model less what ARM does not take back. A PUT replaces: it must be whole, so a flat shape is not used."""
+    """The whole model less what ARM does not take back. A PUT replaces: a flat shape would not be whole."""
     if not model.whole:
         return None
     body: dict[str, Any] = copy.deepcopy(dict(model.resource))
