@@ -205,10 +205,10 @@ def _explain_message(message: Message, subject: str, text: str, context: Context
         return _load(message, subject, context)
     if message.form is Form.ATTACH_LINK or message.form is Form.ATTACH_OTHER:
         return _attach(message, subject, context)
-    if message.form is Form.LOAD_OBJECT and "map" in message.fields["error"] and _errno(text) == "EPERM":
+    if message.form is Form.LOAD_OBJECT and "map" in message.fields["error"] and errno_in(text) == "EPERM":
         return _coded(verifier_codes.MEMLOCK, subject, Outcome.FAIL, text)
     if message.form is Form.LOAD_OTHER:
-        return _coded(_load_code(_errno(text)), subject, Outcome.FAIL, text)
+        return _coded(_load_code(errno_in(text)), subject, Outcome.FAIL, text)
     code = _BY_FORM.get(message.form) or _key_step(message)
     return _coded(code, subject, _OUTCOMES.get(code.id, Outcome.FAIL), text)
 
@@ -227,7 +227,7 @@ def _coded(code: Code, subject: str, outcome: Outcome, line: str) -> Explanation
     return Explanation(code, outcome, subject, code.title + ".", (line[:300],), causes=(code.cause,))
 
 
-def _errno(text: str) -> str | None:
+def errno_in(text: str) -> str | None:
     """The errno's name, where the text gives its number, its name or its words."""
     if match := _OS_ERROR.search(text[:8192]):
         return match.group(2) or errno_name(int(match.group(1)))
@@ -258,7 +258,7 @@ def _load(message: Message, subject: str, context: Context) -> Explanation:
 
 
 def _attach(message: Message, subject: str, context: Context) -> Explanation:
-    errno = _errno(message.fields.get("error", ""))
+    errno = errno_in(message.fields.get("error", ""))
     rows = attach.weigh(context.answers, errno)
     by_link = message.form is Form.ATTACH_LINK
     certain = ["The program was loaded: the verifier accepted it, and the kernel has its type (CONFIG_CGROUP_BPF)."]
