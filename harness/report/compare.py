@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.report.model import Outcome, Report, Result
 
@@ -13,12 +13,14 @@ class Change:
     """One result that is not the same in both Reports; None where it is in one of them only.
 
     fields names what differs (outcome, summary, evidence …), so that a change of words can be told from one of outcome.
+    summary is the second Report's, or the first's where only that one has the result.
     """
 
     id: str
     before: Outcome | None
     after: Outcome | None
     fields: Sequence[str]
+    summary: str = field(default="", compare=False)
 
     @property
     def outcome_changed(self) -> bool:
@@ -49,5 +51,8 @@ def _by_id(report: Report) -> dict[tuple[str, int], Result]:
 
 
 def _change(name: str, old: Result | None, new: Result | None) -> Change:
-    fields = [field for field in _FIELDS if getattr(old, field, None) != getattr(new, field, None)]
-    return Change(name, old.outcome if old else None, new.outcome if new else None, fields)
+    fields = [each for each in _FIELDS if getattr(old, each, None) != getattr(new, each, None)]
+    newer = new or old
+    return Change(
+        name, old.outcome if old else None, new.outcome if new else None, fields, newer.summary if newer else ""
+    )

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 NARROW = 70  # columns; below this a result takes two lines instead of a row of a table
 FACTS, LINES, CHARACTERS = 8, 8, 400  # how much of the evidence is shown unless verbose
 
-_STYLES = {
+STYLES = {
     Outcome.PASS: "green",
     Outcome.FAIL: "bold red",
     Outcome.ERROR: "bold magenta",
     Outcome.WARN: "yellow",
     Outcome.SKIP: "cyan",
 }
-_MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.ERROR: "!", Outcome.WARN: "▲", Outcome.SKIP: "–"}
-_ASCII_MARKS = {Outcome.PASS: "+", Outcome.FAIL: "x", Outcome.ERROR: "!", Outcome.WARN: "*", Outcome.SKIP: "-"}
+MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.ERROR: "!", Outcome.WARN: "▲", Outcome.SKIP: "–"}
+ASCII_MARKS = {Outcome.PASS: "+", Outcome.FAIL: "x", Outcome.ERROR: "!", Outcome.WARN: "*", Outcome.SKIP: "-"}
 _ATTENTION = (Outcome.WARN, Outcome.ERROR, Outcome.FAIL)  # the worst last: a terminal is read from its bottom
 _OUTCOME_WIDTH = len("✓ ERROR")
 
@@ -166,10 +166,10 @@ class _Page:
         yield from self.indented(self.text(result.summary), 4)
 
     def outcome(self, outcome: Outcome) -> Text:
-        return self.text(f"{self.mark(outcome)} {outcome}", _STYLES[outcome])
+        return self.text(f"{self.mark(outcome)} {outcome}", STYLES[outcome])
 
     def mark(self, outcome: Outcome) -> str:
-        return (_ASCII_MARKS if self.console.options.ascii_only else _MARKS)[outcome]
+        return (ASCII_MARKS if self.console.options.ascii_only else MARKS)[outcome]
 
     def details(self, result: Result) -> Iterator[Text]:
         head = self.outcome(result.outcome).append("  ").append_text(self.text(result.id, "bold"))

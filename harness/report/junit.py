@@ -20,12 +20,10 @@ _ELEMENT = {Outcome.FAIL: "failure", Outcome.ERROR: "error", Outcome.SKIP: "skip
 
 def render(report: Report) -> str:
     """The whole document, ASCII, with a newline at the end."""
-    top = ET.Element("testsuites", _attributes(name="msp-harness", **_totals(list(report.results), report.seconds)))
+    top = ET.Element("testsuites", attributes(name="msp-harness", **totals(list(report.results), report.seconds)))
     for number, (group, results) in enumerate(report.groups().items()):
         top.append(_suite(report, number, group, results))
-    ET.indent(top)
-    body = ET.tostring(top, encoding="us-ascii", xml_declaration=False).decode("ascii")
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
+    return document(top)
 
 
 def xml_text(text: str) -> str:
@@ -33,11 +31,13 @@ def xml_text(text: str) -> str:
     return _FORBIDDEN.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
 
 
-def _attributes(**values: str) -> dict[str, str]:
+def attributes(**values: str) -> dict[str, str]:
+    """An element's attributes, their values made fit for XML."""
     return {name: xml_text(value) for name, value in values.items()}
 
 
-def _totals(results: list[Result], seconds: float) -> dict[str, str]:
+def totals(results: list[Result], seconds: float) -> dict[str, str]:
+    """What a testsuite counts."""
     outcomes = [result.outcome for result in results]
     return {
         "tests": str(len(results)),
@@ -50,12 +50,12 @@ def _totals(results: list[Result], seconds: float) -> dict[str, str]:
 def _suite(report: Report, number: int, group: str, results: list[Result]) -> ET.Element:
     suite = ET.Element(
         "testsuite",
-        _attributes(
+        attributes(
             name=group,
             id=str(number),
             timestamp=report.started,
             skipped=str(sum(result.outcome is Outcome.SKIP for result in results)),
-            **_totals(results, sum(result.seconds for result in results)),
+            **totals(results, sum(result.seconds for result in results)),
         ),
     )
     properties = ET.SubElement(suite, "properties")
@@ -67,22 +67,27 @@ def _suite(report: Report, number: int, group: str, results: list[Result]) -> ET
         ("program", report.program or ""),
         ("run", report.run),
     ):
-        ET.SubElement(properties, "property", _attributes(name=name, value=value))
-    suite.extend(_case(result) for result in results)
+        ET.SubElement(properties, "property", attributes(name=name, value=value))
+    suite.extend(case(result, f"msp-harness.{result.group}", result.id) for result in results)
     return suite
 
 
-def _case(result: Result) -> ET.Element:
-    case = ET.Element(
-        "testcase",
-        _attributes(classname=f"msp-harness.{result.group}", name=result.id, time=f"{result.seconds:.3f}"),
-    )
-    if name := _ELEMENT.get(result.outcome):
-        attributes = _attributes(message=result.summary, type=result.code or result.outcome.value)
-        ET.SubElement(case, name, attributes).text = xml_text(_details(result))
+def case(result: Result, classname: str, name: str) -> ET.Element:
+    """A Result as a testcase."""
+    found = ET.Element("testcase", attributes(classname=classname, name=name, time=f"{result.seconds:.3f}"))
+    if element := _ELEMENT.get(result.outcome):
+        told = attributes(message=result.summary, type=result.code or result.outcome.value)
+        ET.SubElement(found, element, told).text = xml_text(_details(result))
     elif result.outcome is Outcome.WARN:
-        ET.SubElement(case, "system-out").text = xml_text(f"WARN: {result.summary}\n{_details(result)}")
-    return case
+        ET.SubElement(found, "system-out").text = xml_text(f"WARN: {result.summary}\n{_details(result)}")
+    return found
+
+
+def document(top: ET.Element) -> str:
+    """The whole document, ASCII, with a newline at the end."""
+    ET.indent(top)
+    body = ET.tostring(top, encoding="us-ascii", xml_declaration=False).decode("ascii")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
 
 
 def _details(result: Result) -> str:

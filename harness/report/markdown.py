@@ -7,7 +7,7 @@ import re
 from harness.report.model import Outcome, Report, Result
 from harness.report.text import counts, duration, facts, visible, visible_lines
 
-_MARKS = {Outcome.PASS: "✅", Outcome.FAIL: "❌", Outcome.ERROR: "💥", Outcome.WARN: "⚠️", Outcome.SKIP: "⏭️"}
+MARKS = {Outcome.PASS: "✅", Outcome.FAIL: "❌", Outcome.ERROR: "💥", Outcome.WARN: "⚠️", Outcome.SKIP: "⏭️"}
 _ATTENTION = (Outcome.FAIL, Outcome.ERROR, Outcome.WARN)  # the worst first: a page is read from its top
 _LONGEST = 60  # lines of one fact: GitHub refuses a summary of more than 1 MiB, and a verifier log may have 100,000
 
@@ -25,7 +25,7 @@ def render(report: Report, verdict: str) -> str:
     for outcome in _ATTENTION:
         for result in report.results:
             if result.outcome is outcome:
-                lines += _details(result)
+                lines += details(result)
     return "\n".join(lines)
 
 
@@ -50,7 +50,7 @@ def _longer_than_in(text: str, at_least: int) -> str:
 
 def _headline_mark(report: Report) -> str:
     worst = next((o for o in (Outcome.FAIL, Outcome.ERROR) if report.count(o)), Outcome.PASS)
-    return _MARKS[worst]
+    return MARKS[worst]
 
 
 def _about(report: Report) -> str:
@@ -60,12 +60,13 @@ def _about(report: Report) -> str:
 
 
 def _row(result: Result) -> str:
-    mark = f"{_MARKS[result.outcome]} {result.outcome}"
+    mark = f"{MARKS[result.outcome]} {result.outcome}"
     return f"| {mark} | {code(result.id)} | {escape(result.summary)} | {duration(result.seconds)} |"
 
 
-def _details(result: Result) -> list[str]:
-    lines = [f"### {_MARKS[result.outcome]} {result.outcome} {escape(result.id)}: {escape(result.title)}", ""]
+def details(result: Result, level: int = 3) -> list[str]:
+    """A Result whole, under a heading of this level, with its evidence to be opened."""
+    lines = [f"{'#' * level} {MARKS[result.outcome]} {result.outcome} {escape(result.id)}: {escape(result.title)}", ""]
     lines += [f"**Found:** {escape(result.summary)}", ""]
     for name, text in (("What to do", result.remedy), ("In the guide", result.guide), ("Code", result.code)):
         if text:

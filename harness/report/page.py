@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from harness.report.console import MARKS
 from harness.report.model import Json, Outcome, Report, Result
 from harness.report.text import counts, duration, facts, visible_lines
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 OWN = "harness.report"
-
-MARKS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.ERROR: "!", Outcome.WARN: "▲", Outcome.SKIP: "–"}
-"""As on the console: an outcome is told by mark and word, never by colour alone."""
 
 WORDS = {
     Outcome.PASS: "passed",
