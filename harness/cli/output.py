@@ -18,6 +18,7 @@ def report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON (- for standard output)")
     parser.add_argument("--junit", metavar="FILE", help="write the report as JUnit XML")
     parser.add_argument("--markdown", metavar="FILE", help="write the report as Markdown")
+    parser.add_argument("--html", metavar="FILE", help="write the report as one HTML page")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence of every result")
 
 
@@ -28,7 +29,7 @@ def usage(problem: str) -> int:
 
 def stream(options: argparse.Namespace) -> TextIO:
     """Where the person reads: stderr when the report itself goes to stdout."""
-    to_stdout = {"-", "/dev/stdout"} & {options.json, options.junit, options.markdown}
+    to_stdout = {"-", "/dev/stdout"} & {options.json, options.junit, options.markdown, options.html}
     return sys.stderr if to_stdout else sys.stdout
 
 
@@ -37,7 +38,7 @@ def publish(options: argparse.Namespace, report: Report, verdict: str, screen: C
 
     Files come first: a reader of stdout who goes away must not cost them.
     """
-    from harness.report import console, json, junit, markdown
+    from harness.report import console, html, json, junit, markdown
     from harness.report.write import write
 
     status = exit_code(report)
@@ -45,6 +46,7 @@ def publish(options: argparse.Namespace, report: Report, verdict: str, screen: C
         (options.json, json.dump),
         (options.junit, junit.render),
         (options.markdown, lambda report: markdown.render(report, verdict)),
+        (options.html, lambda report: html.render(report, verdict)),
     ):
         if path:
             try:
