@@ -261,7 +261,7 @@ NOTHING_WRONG = Code(
     "MSP-E100",
     "Nothing is wrong in this evidence",
     "The agent runs, its program is attached, its listener runs, and it holds a key.",
-    "If clients still fail, collect from the client: `msp-harness verify --quick` shows whether connects are redirected.",
+    "If clients still fail: `msp-harness verify --quick` on the VM shows whether connects are redirected.",
 )
 STATUS_AGAINST_SERVICE = Code(
     "MSP-E101",
