@@ -75,8 +75,13 @@ class Item:
         return f"{where}, {self.kind} {number}".rstrip()
 
 
+_SHORT = {guide.NEW_VM: "New VM or scale set: deployment failures", guide.NOT_APPLIED: "MSP enabled, but not applied"}
+
+
 def _short(heading: str) -> str:
     """A heading as people name it: without its number, marks and subordinate clause."""
+    if heading in _SHORT:
+        return _SHORT[heading]
     if heading.startswith("2. Check"):
         return "Check proxyAgentStatus"
     return re.sub(r"^\d+\.\s*|[`:]", "", heading).strip()
