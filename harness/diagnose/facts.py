@@ -460,7 +460,8 @@ class OvfEnv(Fact):
 class VmModel(Fact):
     """A VM or scale set as ARM, az or PowerShell prints it, with its ProxyAgentSettings.
 
-    Values are as written (Enforce, Audit, Disabled …). has_settings is False where the model is whole and has none.
+    Values are as written (Enforce, Audit, Disabled …). Where whole is False, it is a part, and what is not there may
+    have been cut off; else has_settings is False where the model has none.
     """
 
     name: str | None
@@ -479,6 +480,7 @@ class VmModel(Fact):
     provisioning_state: str | None = None
     vm_id: str | None = None
     path: str = ""  # where the model stands in its document: "", "[3]", "value[0]" …
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,13 @@ class Limits:
     inflated: int = 768 * _MIB  # that all archives together may unpack to
     documents: int = 20_000  # number of files and members
     nesting: int = 4  # archives in archives
-    archive: int = 256 * _MIB  # of an archive in an archive, which is held in memory
+    archive: int = 128 * _MIB  # of a zip that is held in memory: one in an archive, or on standard input
     folders: int = 32  # levels of a directory
-    directory: int = 8 * _MIB  # of a zip's central directory, or a long name's record in a tar
+    directory: int = 4 * _MIB  # of a zip's central directory
+    name: int = 1 << 16  # of a name, and of a header that holds one
     window: int = 128 * _MIB  # memory that xz and zstd may ask for
     xml: int = 4 * _MIB  # of one XML document
+    line: int = 1 << 15  # characters of a line that readers of text see
     entries: int = 4_000  # different entries of one log
     notes: int = 200  # number of notes that are told one by one
 

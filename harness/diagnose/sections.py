@@ -14,7 +14,7 @@ from harness.diagnose.facts import Source
 
 MOST_SECTIONS = 2_000
 
-_QUOTE = re.compile(r"^(?:[>|] ?){1,8}", re.MULTILINE)
+_QUOTE = re.compile(r"^(?:> ?){1,8}", re.MULTILINE)
 _QUOTED = re.compile(r"^> ?.*\n> ?", re.MULTILINE)
 
 COMMANDS = (
@@ -50,12 +50,22 @@ _MAY_PROMPT = re.compile(r"^[ \t]{0,8}(?:[$#>%+*=\[(-]|\w[\w.-]{0,63}@|PS [A-Za-
 class Section:
     """Some lines of a document, with the command that printed them where that is known."""
 
-    def __init__(self, document: str, text: str, first: int = 1, command: str | None = None, host: str | None = None):
+    def __init__(
+        self,
+        document: str,
+        text: str,
+        first: int = 1,
+        command: str | None = None,
+        host: str | None = None,
+        *,
+        pinned: bool = False,
+    ):
         self.document = document
         self.text = text
         self.first = first  # number of its first line in the document
         self.command = command
         self.host = host  # that the prompt names
+        self.pinned = pinned  # it was unescaped from a string: all of it stands in the line `first`
         self.ended = False  # another prompt stands behind it: an empty output is one
 
     @cached_property
@@ -71,11 +81,11 @@ class Section:
         """The source of lines[index]."""
         lines = self.lines
         text = quote if quote is not None else lines[index] if index < len(lines) else ""
-        return Source(self.document, self.first + index, quoted(text))
+        return Source(self.document, self.first + (0 if self.pinned else index), quoted(text))
 
     def at(self, position: int, quote: str | None = None) -> Source:
         """The source of a position in text."""
-        number = self.text.count("\n", 0, position)
+        number = 0 if self.pinned else self.text.count("\n", 0, position)
         if quote is None:
             begin = self.text.rfind("\n", 0, position) + 1
             quote = self.text[begin : begin + 1000].split("\n", 1)[0]
@@ -83,27 +93,37 @@ class Section:
 
     def part(self, begin: int, end: int) -> Section:
         """The same document's text from begin to end."""
-        return Section(self.document, self.text[begin:end], self.first + self.text.count("\n", 0, begin), self.command)
+        before = 0 if self.pinned else self.text.count("\n", 0, begin)
+        return Section(self.document, self.text[begin:end], self.first + before, self.command, pinned=self.pinned)
+
+    def with_text(self, text: str) -> Section:
+        """The same place with another text of as many lines."""
+        section = Section(self.document, text, self.first, self.command, self.host, pinned=self.pinned)
+        section.ended = self.ended
+        return section
 
 
-def split(document: str, text: str) -> list[Section]:
-    """The sections of a document's text (as decode.text_of gives it)."""
+def split(document: str, text: str, first: int = 1, *, pinned: bool = False) -> list[Section]:
+    """The sections of a document's text (as decode.text_of gives it), whose first line has the number `first`.
+
+    pinned: the text is one that stood in a string in that line.
+    """
     if "> " in text[: 1 << 20] and _QUOTED.search(text):
         text = _QUOTE.sub("", text)
     if not _MAY_PROMPT.search(text):
-        return [Section(document, text)]
-    return list(_sections(document, text)) or [Section(document, text)]
+        return [Section(document, text, first, pinned=pinned)]
+    return list(_sections(document, text, first, pinned)) or [Section(document, text, first, pinned=pinned)]
 
 
-def _sections(document: str, text: str) -> Iterator[Section]:
-    begin, number, open_section = 0, 1, Section(document, "")
+def _sections(document: str, text: str, first: int, pinned: bool) -> Iterator[Section]:
+    begin, number, open_section = 0, first, Section(document, "", first, pinned=pinned)
     for count, match in enumerate(_PROMPT.finditer(text)):
         if count >= MOST_SECTIONS:
             break
         yield from _closed(open_section, text[begin : match.start()], ended=open_section.command is not None)
-        number += text.count("\n", begin, match.end()) + 1
+        number += 0 if pinned else text.count("\n", begin, match.end()) + 1
         begin = min(match.end() + 1, len(text))
-        open_section = Section(document, "", number, _command(match), match["host"])
+        open_section = Section(document, "", number, _command(match), match["host"], pinned=pinned)
     yield from _closed(open_section, text[begin:], ended=False)
 
 
