@@ -81,5 +81,13 @@ def last(question: Mapping[str, object]) -> Path:
     return cache.directory() / "matrices" / f"{key(**question)[:32]}.json"
 
 
+def keep_last(question: Mapping[str, object], text: str) -> None:
+    """Keep a matrix for the next run's comparison; a cache that cannot be written costs that only."""
+    path = last(question)
+    with contextlib.suppress(OSError, HarnessError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, text)
+
+
 def _path(name: str) -> Path:
     return cache.directory() / "reports" / f"{name}.json"

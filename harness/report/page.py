@@ -49,6 +49,11 @@ def render(template: str, package: str = OWN, *, style: str = "", **context: obj
     return environment.get_template(template).render(style=Markup(whole), policy=policy, **context) + "\n"
 
 
+def template(name: str, package: str = OWN) -> str:
+    """What a template without variables holds: a page's own style."""
+    return _environment(package).get_template(name).render()
+
+
 def worst(results: list[Result] | Report) -> Outcome:
     """The outcome that stands for all of them: FAIL, ERROR, WARN, PASS, or SKIP where nothing else is there."""
     found = {result.outcome for result in (results.results if isinstance(results, Report) else results)}
@@ -101,7 +106,7 @@ def _facts(known: Mapping[str, Json]) -> list[tuple[str, str, bool]]:
 
 
 def _long(items: list[str]) -> bool:
-    return sum(map(len, items)) > 60 or any("\n" in item for item in items)
+    return sum(map(len, items)) > 60 or any("\n" in item for item in items) or (len(items) > 1 and " " in items[0])
 
 
 def _shortened(text: str) -> str:
