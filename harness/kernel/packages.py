@@ -33,6 +33,8 @@ MMDEBSTRAP = "mmdebstrap"  # mmdebstrap(1): makes the root file system of a gues
 E2FSPROGS = "e2fsprogs"  # mke2fs(8): puts it into an image
 KMOD = "kmod"  # depmod(8), for the modules of another kernel
 LZ4 = "lz4"  # lz4(1): unpacks a kernel; Debian 11 and 12 pack theirs so
+RPM = "rpm"  # rpmkeys(8): who signed the package of a kernel; rpmbuild(1): the tests make one
+GUESTFISH = "guestfish"  # guestfish(1): takes the kernel out of a disk image
 GCC = "gcc"  # gcc(1) with binutils
 MAKE = "make"  # make(1)
 FLEX = "flex"  # flex(1): Kconfig's parser
@@ -61,6 +63,8 @@ ALL_NEEDS = RUNTIME_NEEDS + TOOL_NEEDS
 TEST_NEEDS = (CLANG, LLVM_STRIP, LIBBPF_HEADERS)
 # What it takes to boot another kernel, on distributions with apt; set-up never installs it.
 VM_NEEDS = (QEMU, MMDEBSTRAP, E2FSPROGS, KMOD, LZ4)
+# What it takes to take kernels from other places than apt; set-up installs it for `make test` only.
+KERNEL_NEEDS = (RPM, GUESTFISH)
 # What it takes to build lab kernels, there; set-up installs it for `make test` only.
 BUILD_NEEDS = (GCC, MAKE, FLEX, BISON, BC, LIBELF, PAHOLE, PATCH, XZ, CCACHE)
 # What it takes to run Vagrant with a box of our own; set-up installs it for `make vagrant-test` and `test-all` only.
@@ -83,6 +87,8 @@ WHAT = {
     E2FSPROGS: "mke2fs",
     KMOD: "depmod",
     LZ4: "lz4",
+    RPM: "rpm",
+    GUESTFISH: "guestfish",
     GCC: "gcc",
     MAKE: "make",
     FLEX: "flex",
@@ -143,6 +149,8 @@ DISTRIBUTIONS = (
             E2FSPROGS: "e2fsprogs",
             KMOD: "kmod",
             LZ4: "lz4",
+            RPM: "rpm",
+            GUESTFISH: "guestfish",
             GCC: "gcc",
             MAKE: "make",
             FLEX: "flex",
@@ -188,6 +196,8 @@ DISTRIBUTIONS = (
             E2FSPROGS: "e2fsprogs",
             KMOD: "kmod",
             LZ4: "lz4",
+            RPM: "rpm",
+            GUESTFISH: "guestfish",
             GCC: "gcc",
             MAKE: "make",
             FLEX: "flex",

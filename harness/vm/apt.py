@@ -6,9 +6,11 @@ which mirror it is was said by the host's configuration alone.
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +106,13 @@ class Apt:
         """Fetch the suite's lists. Raises HarnessError in apt's words: no such suite, no network, a bad signature."""
         # Any: else a source that does not answer is only a warning, and old lists are used.
         command = ["apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any"]
-        run(command, timeout=_SECONDS, environment=self._environment)
+        try:
+            run(command, timeout=_SECONDS, environment=self._environment)
+        except HarnessError as error:
+            if "does not have a Release file" not in error.detail:
+                raise
+            happened = f"the mirror that this machine's apt uses has no suite {self.suite}"
+            raise HarnessError(f"find packages of {self.suite}", happened, _GONE, detail=error.detail) from error
 
     def show(self, package: str) -> Mapping[str, str]:
         """The fields of a package's newest version. Raises HarnessError when the suite has none of that name."""
@@ -115,10 +123,45 @@ class Apt:
             raise HarnessError(f"find {package} in {self.suite}", text(done.stderr).strip() or "no such package")
         return fields
 
+    def named(self, pattern: re.Pattern[str]) -> dict[str, str]:
+        """The packages whose whole name is like this, each with its newest version."""
+        listed = text(run(["apt-cache", "pkgnames"], environment=self._environment).stdout).split()
+        names = sorted(name for name in listed if pattern.fullmatch(name))
+        if not names:
+            return {}
+        rows = text(run(["apt-cache", "madison", *names], environment=self._environment).stdout).splitlines()
+        versions: dict[str, str] = {}
+        for row in rows:  # the newest version of a package comes first
+            name, version, *_ = (field.strip() for field in row.split("|"))
+            versions.setdefault(name, version)
+        return versions
+
     def download(self, package: str, place: Path) -> Path:
-        """Fetch a package into a directory, checked by apt, and give the file."""
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        """Fetch a package into a directory, checked by apt, and give the file.
+
+        Half a download that is there is continued; where that is not what the suite's list has, it is fetched anew.
+        """
+        place.mkdir(parents=True, exist_ok=True)
         words = ["env", "-C", str(place), "apt-get", "-q", "download", package]
-        run(words, timeout=_SECONDS, environment=self._environment)
-        return next(place.glob("*.deb"))
+        try:
+            run(words, timeout=_SECONDS, environment=self._environment)
+        except HarnessError:
+            there = list(place.glob(f"{package}_*.deb"))
+            if not there:
+                raise
+            for path in there:
+                path.unlink()
+            run(words, timeout=_SECONDS, environment=self._environment)
+        return next(place.glob(f"{package}_*.deb"))
+
+
+def newest(versions: Iterable[str]) -> str:
+    """Of versions of packages the newest, as dpkg orders them."""
+
+    def order(one: str, other: str) -> int:
+        return 1 if run(["dpkg", "--compare-versions", one, "gt", other], check=False).returncode == 0 else -1
+
+    return max(versions, key=functools.cmp_to_key(order))
+
+
+_GONE = "suites leave a mirror when they are no longer supported: take another, or give the kernel's package as a file"

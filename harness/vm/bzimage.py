@@ -43,9 +43,14 @@ class Setup:
     payload: tuple[int, int]
 
 
+def is_one(begin: bytes) -> bool:
+    """Whether a file that begins so claims to be a bzImage."""
+    return begin[_MAGIC : _MAGIC + 4] == _MAGIC_VALUE
+
+
 def setup(image: bytes) -> Setup | None:
     """The setup header, or None where this is no bzImage. Raises HarnessError when it is one and damaged."""
-    if image[_MAGIC : _MAGIC + 4] != _MAGIC_VALUE or len(image) < _HEADER_END:
+    if not is_one(image) or len(image) < _HEADER_END:
         return None
     (protocol,) = struct.unpack_from("<H", image, _PROTOCOL)
     if protocol < 0x0208:

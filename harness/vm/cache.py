@@ -1,18 +1,33 @@
-"""What is made once and kept: each entry appears whole, under one lock, or not at all."""
+"""What is made once and kept: each entry appears whole, under one lock, or not at all.
+
+Who uses an entry holds a shared lock on its directory until the process ends, so that nobody removes it meanwhile.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import HarnessError, errno_text
 from harness.program import headers
 
+USED = ".used"
+"""An empty file in an entry; its time of change is that of the last use."""
+
 _REMEDY = "make room there, run as root, or name another directory with MSP_HARNESS_CACHE"
+_UNFINISHED, _LOCK = ".unfinished", ".lock"
+_FULL = 1 << 20  # bytes: with less than this free, whatever failed failed of that
+
+_held: dict[Path, int] = {}
+
+
+class Busy(Exception):
+    """Another process has the lock."""
 
 
 def directory() -> Path:
@@ -20,40 +35,170 @@ def directory() -> Path:
     return Path(os.environ.get("MSP_HARNESS_CACHE") or headers.CACHE) / "vm"
 
 
-def kept(kind: str, name: str, make: Callable[[Path], None]) -> Path:
+def kept(kind: str, name: str, make: Callable[[Path], None], damage: Callable[[Path], str] = lambda entry: "") -> Path:
     """The entry kind/name of the cache. Where it is not there yet, make fills a directory, which is then renamed.
 
-    One process at a time makes an entry; what a killed one left half done is removed by the next. Raises HarnessError
-    when the cache cannot be written, and whatever make raises.
+    damage says what is wrong with an entry that is there, or nothing; one with damage is made anew. One process at a
+    time makes an entry; what a killed one left half done is removed by the next. Raises HarnessError when the cache
+    cannot be written, and whatever make raises.
     """
     place = directory() / kind
-    entry, work = place / name, place / f".{name}.unfinished"
-    if entry.is_dir():
+    entry, work = place / name, place / f".{name}{_UNFINISHED}"
+    if hold(entry) and not damage(entry):
         return entry
-    try:
-        with locked(kind, name):
-            if not entry.is_dir():  # nobody was quicker
+    while True:
+        with writing(f"keep {name} in {place}"), locked(kind, name):
+            try:
                 shutil.rmtree(work, ignore_errors=True)
-                work.mkdir()
-                make(work)
-                work.rename(entry)
-    except OSError as error:
-        number = error.errno or 0
-        happened = f"{errno_text(number)}: {error.filename or error}"
-        raise HarnessError(f"keep {name} in {place}", happened, _REMEDY, errno=number) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return entry
+                if not entry.is_dir() or damage(entry):  # nobody was quicker
+                    work.mkdir()
+                    make(work)
+                    _discard(entry)
+                    work.rename(entry)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+        if hold(entry):  # nobody removed it just then
+            return entry
+
+
+def hold(entry: Path) -> bool:
+    """Keep an entry from being removed until this process ends; False where there is none."""
+    before = _held.get(entry)
+    if before is not None and _is_still(before, entry):
+        return True
+    try:
+        descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if not _is_still(descriptor, entry):  # removed meanwhile
+        os.close(descriptor)
+        return False
+    if before is not None:
+        os.close(before)
+    _held[entry] = descriptor
+    with suppress(OSError):  # a cache that is read only
+        (entry / USED).touch()
+    return True
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Whether the path still leads to the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _locks(descriptor: int, operation: int) -> bool:
+    """flock(2): False where another process has it and there is no waiting."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
-def locked(kind: str, name: str) -> Iterator[None]:
-    """One process at a time works on kind/name. The kernel lets go of the lock when its holder dies."""
+def writing(attempted: str) -> Iterator[None]:
+    """Around what writes to the cache: a disk that is full or read only is told as that, with what to do."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        happened = f"{errno_text(number)}: {error.filename or error}"
+        raise HarnessError(attempted, happened, _REMEDY, errno=number) from error
+    except HarnessError as error:
+        if error.errno == errno.ENOSPC or not _full():
+            raise
+        happened = f"{errno_text(errno.ENOSPC)}: {directory()}"
+        raise HarnessError(attempted, happened, _REMEDY, errno=errno.ENOSPC, detail=str(error)) from error
+
+
+def _full() -> bool:
+    try:
+        status = os.statvfs(directory())
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < _FULL
+
+
+@contextmanager
+def locked(kind: str, name: str, *, wait: bool = True) -> Iterator[None]:
+    """One process at a time works on kind/name. The kernel lets go of the lock when its holder dies.
+
+    Raises Busy where another has it and this one is not to wait.
+    """
     place = directory() / kind
     place.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(place / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = place / f".{name}{_LOCK}"
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not _locks(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
+                raise Busy
+            if not _is_still(descriptor, path):  # its last holder removed it
+                continue
+            yield
+            return
+        finally:
+            os.close(descriptor)
+
+
+def entries(kind: str) -> list[Path]:
+    """The whole entries of a kind, by name."""
+    place = directory() / kind
+    if not place.is_dir():
+        return []
+    return sorted(path for path in place.iterdir() if path.is_dir() and path.name[0] != "." and not path.is_symlink())
+
+
+def unfinished(kind: str) -> list[str]:
+    """The names of entries that were begun: somebody is at it, or was killed. Names of locks alone are among them."""
+    place = directory() / kind
+    if not place.is_dir():
+        return []
+    names = {path.name for path in place.iterdir() if path.name[0] == "."}
+    found = {name.removesuffix(end)[1:] for name in names for end in (_UNFINISHED, _LOCK) if name.endswith(end)}
+    return sorted(name for name in found if not (place / name).is_dir())
+
+
+def remove(kind: str, name: str) -> bool:
+    """Remove an entry, or what a killed process left of one; False where somebody uses it or makes it."""
+    place = directory() / kind
+    entry = place / name
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        with locked(kind, name, wait=False):
+            if entry.is_dir() and not _discard(entry, only_unused=True):
+                return False
+            shutil.rmtree(place / f".{name}{_UNFINISHED}", ignore_errors=True)
+            (place / f".{name}{_LOCK}").unlink(missing_ok=True)
+            return True
+    except Busy:
+        return False
+
+
+def _discard(entry: Path, *, only_unused: bool = False) -> bool:
+    """Take an entry away, under its lock. It has another name before the first file of it goes."""
+    away = entry.with_name(f".{entry.name}{_UNFINISHED}")
+    if away.exists():  # the work that is to replace it
+        away = entry.with_name(f".{entry.name}.old{_UNFINISHED}")
+        shutil.rmtree(away, ignore_errors=True)
+    try:
+        descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        if only_unused and not _locks(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return False
+        entry.rename(away)
     finally:
         os.close(descriptor)
+    shutil.rmtree(away, ignore_errors=True)
+    return True
+
+
+def size(path: Path) -> int:
+    """Bytes that a directory or file takes on disk."""
+    found = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return sum(each.lstat().st_blocks * 512 for each in found)

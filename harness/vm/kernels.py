@@ -1,43 +1,27 @@
-"""Kernels as a Debian suite ships them: fetched by apt, which checks signatures and hashes, and kept.
-
-apt runs in a private root, with the host's own sources rewritten to the suite that is wanted: nothing of the host's
-apt changes, and a mirror or proxy that was configured for the host serves here as well.
-"""
+"""A kernel that is kept to be booted: image, modules, and a record of what it is and where it came from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.command import run
 from harness.errors import HarnessError
-from harness.kernel import packages
-from harness.vm import bzimage, cache, vmlinux
-from harness.vm.apt import Apt
+from harness.vm import bzimage, cache, modules, vmlinux
 
-MODULES = (
-    "virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "ext4",  # the guest's own devices and its root
-    "veth", "dummy", "bridge", "tcp_diag", "udp_diag", "inet_diag", "mptcp_diag", "af_packet",  # the lab
-)  # fmt: skip
-"""What a guest may have to load. What the kernel has built in, or not at all, is left out."""
+KIND = "kernels"
+"""Of the cache's entries."""
 
-PACKAGES = {"cloud": "linux-image-cloud-{arch}", "generic": "linux-image-{arch}"}
-"""The package that depends on the newest kernel of a flavour."""
-
-_IMAGE = re.compile(r"linux-image-[0-9][^ ,(|]*")
-_PART = re.compile(r"linux-(?:image|binary|modules|base)-[0-9][^ ,(|]*")
-_NEEDED = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")  # as modules or built in, or no guest starts
-_UNPACK_SECONDS = 300
-_VERSION = 2  # of what an entry holds
-
+RECIPE = hashlib.sha256(repr((3, modules.MODULES)).encode()).hexdigest()[:8]
+"""Stands in each entry's name; the number is that of the form of an entry."""
 
 _RECORD = "kernel.json"
+_ANSWERS = "kernel-specs"  # a file for each thing that was asked
 
 
 @dataclass(frozen=True)
@@ -45,17 +29,20 @@ class Kernel:
     """A kernel to boot."""
 
     release: str  # as `uname -r` prints it
-    origin: str  # suite, package, version
+    origin: str  # suite, package, version; or file
     image: Path  # vmlinuz, or vmlinux where that is what there is
-    modules: Path  # /lib/modules/RELEASE with no more than MODULES and what they depend on, for modprobe
+    modules: Path  # /lib/modules/RELEASE with no more than modules.MODULES and what they depend on, for modprobe
     digest: str  # sha256:…, of image and modules
     vmlinux: Path | None  # the ELF file that QEMU starts without anything to unpack (PVH)
     no_vmlinux: str = ""  # why there is none
+    verified: str = ""  # by what the origin is known, or that nothing vouches for it
 
     @classmethod
     def at(cls, entry: Path) -> Kernel:
-        """The kernel that an entry of the cache holds."""
-        record = json.loads((entry / _RECORD).read_text())
+        """The kernel that an entry of the cache holds. Raises HarnessError when its record cannot be read."""
+        record = _record(entry)
+        if record is None:
+            raise HarnessError(f"read the kernel in {entry}", f"its {_RECORD} is damaged", "get it again")
         release, reason = record["release"], record["no_vmlinux"]
         return cls(
             release,
@@ -65,164 +52,173 @@ class Kernel:
             record["digest"],
             None if reason else entry / "vmlinux",
             reason,
+            record["verified"],
         )
 
     def load_order(self, names: Sequence[str]) -> list[Path]:
         """The files of these modules as far as there are any, each after those that it depends on."""
-        dependencies: dict[str, list[str]] = {}
-        table = self.modules / "modules.dep"
-        for line in table.read_text().splitlines() if table.exists() else ():  # all is built in
-            name, _, needs = line.partition(":")
-            dependencies[name] = needs.split()
-        order: dict[str, None] = {}
-        for name, needed in dependencies.items():
-            if Path(name).stem in names:
-                order |= dict.fromkeys([*reversed(needed), name])  # modules.dep lists the nearest first
-        return [self.modules / name for name in order]
+        return modules.load_order(self.modules, names)
 
 
-def complete(place: Path, release: str, origin: str) -> None:
+def kept(name: str, make: Callable[[Path], None]) -> Kernel:
+    """The kernel in the cache's entry NAME-RECIPE, made where there is none or a damaged one; held from here on.
+
+    make fills a directory and ends with complete().
+    """
+    return Kernel.at(cache.kept(KIND, f"{name}-{RECIPE}", make, damage))
+
+
+def complete(place: Path, release: str, origin: str, verified: str = "") -> None:
     """Finish a directory that is to be an entry of the cache: what Kernel.at() needs beside image and modules.
 
     The directory has vmlinuz or vmlinux (which then must be fit for PVH), and modules/lib/modules/RELEASE, which may
-    be empty. Raises HarnessError when neither can be started.
+    be empty. Raises HarnessError when neither can be started, or is of another release.
     """
     packed, plain, reason = place / "vmlinuz", place / "vmlinux", ""
     image = packed if packed.exists() else plain
+    content = image.read_bytes()
+    found = image_release(content)
+    if found != release:
+        raise HarnessError(f"use {origin}", f"the image is {found}, the modules are of {release}", "give both of one")
     if image is packed:
         try:
-            kernel = bzimage.unpacked(packed.read_bytes())
+            kernel = bzimage.unpacked(content)
             vmlinux.check(kernel)
             plain.write_bytes(kernel)
         except HarnessError as error:
             reason = error.happened
     else:
-        vmlinux.check(plain.read_bytes())
+        vmlinux.check(content)
+    files = {str(path.relative_to(place)): _sha256(path) for path in sorted(place.rglob("*")) if path.is_file()}
+    whole = hashlib.sha256()
+    for name, digest in files.items():
+        if name == image.name or name.startswith("modules/"):
+            whole.update(f"{name} {digest}\n".encode())
     record = {
         "release": release,
         "origin": origin,
+        "verified": verified,
         "image": image.name,
-        "digest": _digest(image, place / "modules"),
+        "digest": f"sha256:{whole.hexdigest()}",
         "no_vmlinux": reason,
+        "made": int(time.time()),
+        "files": {name: [*_stamp(place / name), digest] for name, digest in files.items()},
     }
     (place / _RECORD).write_text(json.dumps(record, indent=1))
 
 
-def _digest(image: Path, modules: Path) -> str:
-    """sha256 over the image and each file of the modules with its name: what the guest runs, wherever it lies."""
-    whole = hashlib.sha256(hashlib.sha256(image.read_bytes()).digest())
-    for path in sorted(path for path in modules.rglob("*") if path.is_file()):
-        name = str(path.relative_to(modules)).encode()
-        whole.update(hashlib.sha256(name).digest() + hashlib.sha256(path.read_bytes()).digest())
-    return f"sha256:{whole.hexdigest()}"
+def image_release(image: bytes) -> str:
+    """The release of a bzImage or an ELF vmlinux. Raises HarnessError for anything else, and says what it is."""
+    header = bzimage.setup(image)
+    if header is not None:
+        return header.release
+    if image.startswith(vmlinux.MAGIC):
+        return vmlinux.release(image)
+    what = next((what for at, magic, what in _OTHERS if image[at : at + len(magic)] == magic), "no kernel")
+    raise HarnessError("boot an image", f"it is {what}", "give a bzImage (vmlinuz) or vmlinux for x86-64")
 
 
-def get(suite: str, flavour: str = "cloud", *, refresh: bool = False) -> Kernel:
-    """The newest kernel of a suite (bookworm, trixie-backports …), fetched when there is none or on refresh.
+_OTHERS = (
+    (56, b"ARM\x64", "a kernel for arm64"),  # Documentation/arch/arm64/booting.rst
+    (48, b"RISCV\0\0\0", "a kernel for RISC-V"),  # Documentation/arch/riscv/boot-image-header.rst
+    (4, b"zimg", "an EFI zboot image, for another architecture"),  # drivers/firmware/efi/libstub/zboot-header.S
+    (0, b"MZ", "an EFI program and no Linux kernel"),
+    (0, b"\x1f\x8b", "a gzip file: unpack it first"),
+)
 
-    Raises HarnessError when apt, the suite or its package cannot be had.
+
+def damage(entry: Path, *, thorough: bool = False) -> str:
+    """What is wrong with an entry, or nothing.
+
+    A file is looked into when its size or time of change is not what was recorded, else only where thorough asks for
+    it: what a disk changes by itself is not seen on use.
     """
-    recipe = hashlib.sha256(repr((_VERSION, MODULES)).encode()).hexdigest()[:8]
-    newest = cache.directory() / "kernels" / f"newest-{suite}-{flavour}-{recipe}"
-    if newest.is_dir() and not refresh:
-        return Kernel.at(newest.resolve())
-    if shutil.which("depmod") is None:
-        raise HarnessError("prepare a kernel's modules", "there is no depmod", packages.install_hint([packages.KMOD]))
-    with cache.locked("apt", suite):
-        apt = Apt(suite, cache.directory() / "apt" / suite)
-        apt.update()
-        package = PACKAGES[flavour].format(arch=apt.architecture)
-        name = _image_of(apt, package)
-        version = apt.show(name)["Version"]
-        origin = f"{suite} {name} {version}"
-        entry = cache.kept(
-            "kernels", f"{name}_{version.replace(':', '%')}-{recipe}", lambda place: _fetch(apt, name, origin, place)
-        )
-        _point(newest, entry)
-    return Kernel.at(entry)
+    record = _record(entry)
+    if record is None:
+        return f"{_RECORD} is missing or damaged"
+    for name, (size, changed, digest) in record["files"].items():
+        path = entry / name
+        try:
+            if _stamp(path) == (size, changed) and not thorough:
+                continue
+            if path.stat().st_size != size or _sha256(path) != digest:
+                return f"{name} was changed"
+            if _stamp(path) != (size, changed):  # a copy of the whole cache
+                os.utime(path, ns=(changed, changed))
+        except PermissionError:  # of utime: not ours to set
+            continue
+        except OSError:
+            return f"{name} is missing"
+    return ""
 
 
-def _image_of(apt: Apt, package: str) -> str:
-    """The package with the image: what this one depends on."""
-    depends = apt.show(package).get("Depends", "")
-    found = _IMAGE.search(depends)
-    if found is None:
-        happened = f"it depends on no image: {depends or 'no dependencies'}"
-        raise HarnessError(f"find the kernel of {package}", happened)
-    return found.group()
+def _record(entry: Path) -> Mapping[str, Any] | None:
+    try:
+        record = json.loads((entry / _RECORD).read_text())
+        return record if record.keys() >= {"release", "origin", "verified", "image", "digest", "files"} else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
-def _fetch(apt: Apt, name: str, origin: str, place: Path) -> None:
-    """Fill an entry of the cache: vmlinuz, modules, and what complete() adds.
-
-    Some suites split a kernel into an image, a binary and modules; what depends on what says which.
-    """
-    unpacked, download = place / "unpacked", place / "download"
-    waiting, seen = [name], set[str]()
-    while waiting:
-        package = waiting.pop()
-        seen.add(package)
-        run(["dpkg-deb", "-x", apt.download(package, download), unpacked], timeout=_UNPACK_SECONDS)
-        waiting += set(_PART.findall(apt.show(package).get("Depends", ""))) - seen - set(waiting)
-    images = [*unpacked.glob("boot/vmlinuz-*"), *unpacked.glob("usr/lib/modules/*/vmlinuz")]
-    trees = [*unpacked.glob("lib/modules/*"), *unpacked.glob("usr/lib/modules/*")]
-    if not images or len(trees) != 1:
-        happened = f"{len(images)} images and {len(trees)} trees of modules in {', '.join(sorted(seen))}"
-        raise HarnessError(f"find the kernel of {name}", happened)
-    images[0].rename(place / "vmlinuz")
-    _reduce(trees[0], place / "modules")
-    complete(place, trees[0].name, origin)
-    shutil.rmtree(unpacked)
-    shutil.rmtree(download)
+def made(entry: Path) -> float:
+    """When an entry was made, in seconds since the epoch."""
+    record = _record(entry)
+    return float(record["made"]) if record else entry.stat().st_mtime
 
 
-def _reduce(tree: Path, root: Path) -> None:
-    """Of a kernel's modules those that a guest may load, below another root, with modprobe's tables."""
-    release = tree.name
-    if tree.parent.parent.name == "usr":  # depmod -b wants lib/modules
-        tree = tree.rename(tree.parent.parent.parent / release)
-    kept = root / "lib" / "modules" / release
-    kept.mkdir(parents=True)
-    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
-        if (tree / name).exists():
-            shutil.copy2(tree / name, kept / name)
-    built_in = (tree / "modules.builtin").read_text() if (tree / "modules.builtin").exists() else ""
-    files = {path.name.split(".ko")[0].replace("-", "_"): path for path in tree.glob("kernel/**/*.ko*")}
-    there = files.keys() | {Path(line).stem.replace("-", "_") for line in built_in.splitlines()}
-    missing = [name for name in _NEEDED if name not in there]
-    if missing:
-        raise HarnessError(f"use {release} in a guest", f"it has no {', '.join(missing)}, built in or as a module")
-    wanted = [name for name in MODULES if name in files]
-    while wanted:
-        path = files[wanted.pop()]
-        target = kept / path.relative_to(tree).with_name(path.name.split(".ko")[0] + ".ko")
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(_module(path))
-            wanted += _dependencies(target)
-    run(["depmod", "-b", root, release])
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
-def _module(path: Path) -> bytes:
-    """A module's content. The guest's init loads modules that are not compressed."""
-    if path.suffix == ".xz":
-        import lzma
-
-        return lzma.decompress(path.read_bytes())
-    if path.suffix == ".zst":
-        return run(["zstd", "-dc", path]).stdout
-    return path.read_bytes()
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _dependencies(module: Path) -> list[str]:
-    """The names in the field depends of a module's section .modinfo."""
-    found = re.search(rb"\0depends=([^\0]*)\0", module.read_bytes())
-    names = found.group(1).decode() if found else ""
-    return [name.replace("-", "_") for name in names.split(",") if name]
+@dataclass(frozen=True)
+class Answer:
+    """What was asked for, and the entry that answered."""
+
+    spec: str
+    stamp: str  # of the file that spec names: another one is another question
+    entry: str
+    asked: float  # seconds since the epoch
 
 
-def _point(link: Path, entry: Path) -> None:
-    fresh = link.with_name(f".{link.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(entry.name)
-    fresh.replace(link)
+def remembered(spec: str, stamp: str = "") -> tuple[Kernel, float] | None:
+    """The kernel that answered to spec, and when that was asked (seconds since the epoch); None: ask anew."""
+    answer = _answer(_place(spec))
+    if answer is None or (answer.spec, answer.stamp) != (spec, stamp):
+        return None
+    entry = cache.directory() / KIND / answer.entry
+    return (Kernel.at(entry), answer.asked) if cache.hold(entry) and not damage(entry) else None
+
+
+def remember(spec: str, kernel: Kernel, stamp: str = "") -> None:
+    """Have remembered() find this kernel."""
+    place = _place(spec)
+    answer = Answer(spec, stamp, kernel.image.parent.name, time.time())
+    with cache.writing(f"keep what {spec} is"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fresh = place.with_name(f".{place.name}.{os.getpid()}")
+        fresh.write_text(json.dumps(asdict(answer)))
+        fresh.replace(place)
+
+
+def answers() -> list[tuple[Path, Answer]]:
+    """All that is remembered, with the file that says so; also answers whose entry is gone."""
+    place = cache.directory() / _ANSWERS
+    found = [(path, _answer(path)) for path in sorted(place.glob("*.json"))] if place.is_dir() else []
+    return [(path, answer) for path, answer in found if answer is not None]
+
+
+def _place(spec: str) -> Path:
+    return cache.directory() / _ANSWERS / f"{hashlib.sha256(spec.encode()).hexdigest()[:16]}-{RECIPE}.json"
+
+
+def _answer(path: Path) -> Answer | None:
+    try:
+        return Answer(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

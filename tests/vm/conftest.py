@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.kernel import packages
-from harness.vm import guest, kernels, qemu
+from harness.vm import guest, qemu, spec
 from harness.vm.guest import Guest
 from harness.vm.kernels import Kernel
 
@@ -65,4 +65,4 @@ def guest_image() -> Guest:
 @pytest.fixture(scope="session")
 def kernel(request: pytest.FixtureRequest, guest_image: Guest) -> Kernel:
     """The newest cloud kernel of the suite that the test's parameter names, else of bookworm."""
-    return _or_skip(lambda: kernels.get(getattr(request, "param", "bookworm")))
+    return _or_skip(lambda: spec.resolve(getattr(request, "param", "bookworm")))

@@ -64,8 +64,8 @@ def test_a_guest_that_hangs_is_ended(kernel: Kernel, guest_image: Guest) -> None
 def test_qemu_ends_with_whoever_started_it(kernel: Kernel, guest_image: Guest) -> None:
     """Also when that is killed."""
     code = (
-        "from harness.vm import guest, kernels, qemu\n"
-        "qemu.boot(kernels.get('bookworm'), guest.get(), qemu.Job(['sleep', '1000']))"
+        "from harness.vm import guest, qemu, spec\n"
+        "qemu.boot(spec.resolve('bookworm'), guest.get(), qemu.Job(['sleep', '1000']))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     try:

@@ -1,0 +1,217 @@
+"""A disk image read by libguestfs: its appliance is a small virtual machine that alone touches the image's data.
+
+guestfish(1) is driven over its standard input, a command at a time. The appliance needs a kernel with its modules: the
+host's own in /boot, where it has one, else the suite's from the cache. TCG: a /dev/kvm that is there may not work.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from harness import interruption
+from harness.command import run, text
+from harness.errors import HarnessError
+from harness.kernel import packages, processes
+from harness.vm import apt, archives, cache, unpacked_kernel
+
+_START_SECONDS = 240  # the appliance alone takes 17 s on an idle machine under TCG; its first use builds it
+_SECONDS = 300  # for a command: a kernel's modules are the largest thing that is copied
+_NAMES = 4096  # of a directory
+_MARK = "msp-harness: done"
+_ROOT = re.compile(r"/dev/[A-Za-z0-9/_.:+-]+|btrfsvol:[A-Za-z0-9/_.:+@-]+")
+
+
+class Appliance:
+    """A disk image in an appliance that ends with the with block. format is QEMU's name of the image's format."""
+
+    def __init__(self, disk: Path, format: str):
+        self._disk, self._format = disk, format
+        self._attempted = f"read {disk.name} with libguestfs"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Appliance:
+        if shutil.which("guestfish") is None:
+            raise HarnessError(self._attempted, "there is no guestfish", packages.install_hint([packages.GUESTFISH]))
+        self._work = tempfile.TemporaryDirectory(prefix="msp-guestfs-")
+        parent = os.getpid()
+        with processes.signals_held():
+            self._errors: IO[bytes] = tempfile.TemporaryFile(dir=self._work.name)
+            self._process = subprocess.Popen(
+                ["guestfish"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=_environment(Path(self._work.name)),
+                start_new_session=True,  # libguestfs' QEMU and recovery process end with it
+                preexec_fn=lambda: processes.die_with_parent(parent),
+            )
+        try:
+            self._ask(f"add {_quoted(str(self._disk))} readonly:true format:{self._format}")
+            self._ask("run", _START_SECONDS)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def mount_system(self) -> None:
+        """Mount, inside the appliance and read only, the file systems of the operating system on the disk."""
+        roots = self._ask("inspect-os")
+        if not roots:
+            raise HarnessError(self._attempted, "there is no operating system on it that libguestfs knows")
+        root = roots[0].strip()
+        if not _ROOT.fullmatch(root):
+            raise HarnessError(self._attempted, f"its root has the unusual name {root!r}")
+        found = [line.partition(":")[::2] for line in self._ask(f"inspect-get-mountpoints {root}")]
+        for place, device in sorted((place.strip(), device.strip()) for place, device in found):
+            if place in ("/", "/boot", "/usr") and _ROOT.fullmatch(device):  # no more is looked at
+                self._ask(f"mount-ro {device} {place}")
+
+    def names(self, directory: str) -> list[str]:
+        """The names in a directory of the system; none where there is no such directory."""
+        if self._ask(f"is-dir {_quoted(directory)} followsymlinks:true") != ["true"]:
+            return []
+        return self._ask(f"ls {_quoted(directory)}")[:_NAMES]
+
+    def text(self, path: str, largest: int) -> str:
+        """A text file of the system; nothing where there is none, or one that is larger."""
+        if self._ask(f"is-file {_quoted(path)} followsymlinks:true") != ["true"]:
+            return ""
+        if int(self._ask(f"filesize {_quoted(path)}")[0]) > largest:
+            return ""
+        target = Path(self._work.name) / "text"
+        self.download(path, target, largest)
+        return text(target.read_bytes())
+
+    def download(self, path: str, target: Path, largest: int) -> None:
+        """Copy a file of the system to the host, up to so many bytes. Raises HarnessError for a larger one."""
+        self._ask(f"download {_quoted(path)} {_quoted(_piped(target, largest))}")
+        self._check(target, path, largest)
+
+    def archive(self, directory: str, target: Path, largest: int) -> None:
+        """A tar archive of a directory of the system, up to so many bytes. Raises HarnessError for a larger one."""
+        self._ask(f"tar-out {_quoted(directory)} {_quoted(_piped(target, largest))}")
+        self._check(target, directory, largest)
+
+    def _check(self, target: Path, path: str, largest: int) -> None:
+        if target.stat().st_size > largest:
+            raise HarnessError(self._attempted, f"{path} in it is larger than {largest >> 20} MiB")
+
+    def _ask(self, command: str, seconds: float = _SECONDS) -> list[str]:
+        """The lines that a command of guestfish prints. Raises HarnessError with libguestfs' words."""
+        assert self._process is not None
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        deadline, said = time.monotonic() + seconds, b""
+        try:
+            stdin.write(f"{command}\necho {_quoted(_MARK)}\n".encode())
+            stdin.flush()
+        except BrokenPipeError:
+            raise self._failed(command) from None
+        end = f"{_MARK}\n".encode()
+        while not (said == end or said.endswith(b"\n" + end)):
+            ready = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0]
+            interruption.check()
+            if not ready:
+                raise HarnessError(self._attempted, f"`{command}` had not ended after {seconds:g} s")
+            piece = os.read(stdout.fileno(), 1 << 16)
+            if not piece:
+                raise self._failed(command)
+            said += piece
+        return text(said.removesuffix(end)).splitlines()
+
+    def _failed(self, command: str) -> HarnessError:
+        self._errors.seek(0)
+        lines = [line for line in text(self._errors.read(1 << 20)).splitlines() if line.strip()]
+        last = next((line for line in reversed(lines) if "libguestfs:" in line or "error" in line), "nothing on stderr")
+        return HarnessError(self._attempted, f"`{command}`: {last}", "-v shows more", detail="\n".join(lines[-40:]))
+
+    def _end(self) -> None:
+        """End guestfish, its QEMU and whatever they started."""
+        if self._process is not None:
+            with processes.signals_held():
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+                self._errors.close()
+                for stream in (self._process.stdin, self._process.stdout):
+                    with suppress(BrokenPipeError):
+                        if stream is not None:
+                            stream.close()
+        shutil.rmtree(self._work.name, ignore_errors=True)
+        self._work.cleanup()
+
+
+def _quoted(word: str) -> str:
+    """A word for guestfish: in double quotes, as its manual has it. A line's end cannot be in one."""
+    if "\n" in word:
+        raise HarnessError(f"read {word!r} with libguestfs", "its name has more than one line")
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _piped(target: Path, largest: int) -> str:
+    """A destination that takes no more than one byte too many, whatever the disk holds."""
+    return f"|head -c {largest + 1} > {shlex.quote(str(target))}"
+
+
+def _environment(work: Path) -> dict[str, str]:
+    place = cache.directory() / "appliance"
+    with cache.writing("keep libguestfs' appliance"):
+        place.mkdir(parents=True, exist_ok=True)
+    return {
+        "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        "HOME": str(work),
+        "LC_ALL": "C.UTF-8",
+        "TMPDIR": str(work),
+        "LIBGUESTFS_BACKEND": "direct",
+        "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg",
+        "LIBGUESTFS_CACHEDIR": str(place),
+        **_kernel(),
+    }
+
+
+def _kernel() -> dict[str, str]:
+    """For supermin(1): nothing where it finds a kernel of the host's own, else one that is fetched."""
+    for image in Path("/boot").glob("vmlinuz-*"):
+        if (Path("/lib/modules") / image.name.removeprefix("vmlinuz-") / "modules.dep").exists():
+            return {}
+    entry = cache.kept("appliance-kernels", f"{apt.codename()}-1", _fetch)
+    release = (entry / "release").read_text()
+    return {
+        "SUPERMIN_KERNEL": str(entry / "boot" / f"vmlinuz-{release}"),
+        "SUPERMIN_KERNEL_VERSION": release,
+        "SUPERMIN_MODULES": str(entry / "lib" / "modules" / release),
+    }
+
+
+def _fetch(place: Path) -> None:
+    """Fill an entry of the cache: the suite's generic kernel with all its modules, as its package has it."""
+    from harness.vm import suites
+
+    suite = suites.Suite(apt.codename(), flavour="generic")
+    files = suites.packages_of(suite, place / "download")
+    for file in files:
+        unpacked_kernel.collect(archives.deb_files(file), place, file.name)
+    shutil.rmtree(place / "download")
+    releases = [path.name for path in (place / "lib" / "modules").iterdir()]
+    if len(releases) != 1 or not (place / "boot" / f"vmlinuz-{releases[0]}").exists():
+        raise HarnessError(f"fetch a kernel of {suite} for libguestfs", "its package is of an unknown layout")
+    run(["depmod", "-b", place, releases[0]])
+    (place / "release").write_text(releases[0])
