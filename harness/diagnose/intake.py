@@ -32,7 +32,7 @@ def read(paths: Sequence[str | Path] = (), *, stdin: BinaryIO | None = None, lim
 
     Never raises for what is in them. Raises HarnessError when a path that was given cannot be opened.
     """
-    intake = _Intake(limits)
+    intake = Intake(limits)
     for path in paths:
         if str(path) == "-":
             intake.guarded("(standard input)", Stream(_file_chunks(stdin or _standard_input())))
@@ -43,7 +43,7 @@ def read(paths: Sequence[str | Path] = (), *, stdin: BinaryIO | None = None, lim
 
 def read_bytes(data: bytes, name: str = "(text)", *, limits: Limits = LIMITS) -> Evidence:
     """The evidence in one document: a file's bytes, an archive's, or a pasted text's. Never raises."""
-    intake = _Intake(limits)
+    intake = Intake(limits)
     if not _is_packed(data[:_HEAD]):
         with intake.bounds(name):
             intake.document(name, data, b"", 0)
@@ -82,7 +82,9 @@ class _Bounds:
         return False
 
 
-class _Intake:
+class Intake:
+    """Finds the documents of whatever it is given; document() reads each into facts, and a subclass may do otherwise."""
+
     def __init__(self, limits: Limits):
         self._limits = limits
         self._budget = Budget(limits)
