@@ -27,6 +27,8 @@ EXTENSION = "Microsoft.CPlat.ProxyAgent.ProxyAgent"  # …Linux, …Windows
 PACKAGE = "azure-proxy-agent"
 EXECUTABLE = "/usr/sbin/azure-proxy-agent"
 
+_EXTENSION_FOLDER = re.compile(r"/(Microsoft\.CPlat\.ProxyAgent\.ProxyAgent\w+)-(\d+(?:\.\d+){1,3})(?:/|$)")
+
 _T = TypeVar("_T")
 
 
@@ -166,8 +168,9 @@ class Case:
         """The same message as the log has it, whole, where status.json's is cut."""
         if not said.message or not said.message.cut:
             return said
-        stem = said.text.removesuffix(messages.CUT_MARK)
-        return next((row for row in self.said if row is not said and stem in row.text and not _cut(row)), said)
+        stem = _without_blanks(said.text.removesuffix(messages.CUT_MARK))
+        rows = (row for row in self.said if row is not said and row.form is said.form and not _cut(row))
+        return next((row for row in rows if stem in _without_blanks(row.text)), said)
 
     def failing(self, part: str, *forms: Form) -> Said | None:
         """The part's standing message, when it is of one of these forms."""
@@ -253,6 +256,9 @@ class Case:
     def extension(self) -> f.ExtensionInstalled | None:
         """The newest version of the agent's extension that is on the machine."""
         rows = [row for row in self.of(f.ExtensionInstalled) if is_agents_extension(row.name)]
+        for path in self.of(f.PathSeen):
+            if path.exists and (folder := _EXTENSION_FOLDER.search(path.path)):
+                rows.append(f.ExtensionInstalled(path.source, folder[1], folder[2]))
         return max(rows, key=lambda row: version_of(row.version) or (), default=None)
 
     @cached_property
@@ -268,7 +274,7 @@ class Case:
             if package.name == PACKAGE:
                 return Known(package.installed, package.source)
         for path in self.of(f.PathSeen):
-            if path.path == EXECUTABLE:
+            if path.path in (EXECUTABLE, PACKAGE):  # a shell that finds no such command names it without its folder
                 return Known(path.exists, path.source)
         for report in self.of(f.ProvisioningReport):
             if "azure-proxy-agent not found" in (report.reason or ""):
@@ -349,6 +355,11 @@ def _said(part: str | None, text: str, source: Source, at: datetime | None, orig
 def _of_log(text: str, source: Source, at: datetime | None, origin: str) -> Said | None:
     message = messages.parse(text) if text else None
     return Said(part_of(message), text, message, source, at, origin) if message else None
+
+
+def _without_blanks(text: str) -> str:
+    """For comparing: logs lose blanks at the ends of lines on their way."""
+    return "".join(text.split())
 
 
 def _cut(said: Said) -> bool:

@@ -5,6 +5,7 @@ A cause needs the message: a hybrid layout, say, is no fault where the agent att
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
@@ -55,7 +56,22 @@ def _allows(said: Said, *names: str) -> bool:
 def _mounts(case: Case) -> f.Mounts | None:
     """The table of mounts that says something about cgroup2; one that shows some before one that shows none."""
     rows = [row for row in case.of(f.Mounts) if row.cgroup2 or row.says_about("cgroup2")]
+    rows += _empty_answers(case) if not rows else []
     return max(rows, key=lambda row: len(row.cgroup2), default=None)
+
+
+_ASKS_FOR_CGROUP2 = re.compile(
+    r"(?:sudo )?(?:mount\s*\|\s*e?grep (?:-\w+ )?['\"]?cgroup2['\"]?|findmnt (?:-n )?-t cgroup2)"
+)
+
+
+def _empty_answers(case: Case) -> list[f.Mounts]:
+    """The guide's command at the end of a text, with nothing behind it: it printed nothing, or was not copied whole."""
+    return [
+        f.Mounts(row.source, (), "cgroup2")
+        for row in case.of(f.CommandOutput)
+        if not row.output.strip() and _ASKS_FOR_CGROUP2.fullmatch(row.command.strip())
+    ]
 
 
 def _filesystems(case: Case) -> f.Filesystems | None:
@@ -99,7 +115,7 @@ def not_mounted(case: Case) -> Iterator[Finding]:
         "cgroup2 is mounted nowhere"
         + (", though the kernel supports it." if kinds else "; whether the kernel supports it is not shown."),
         (because(table, "no cgroup2 among the mounts"), *supported, *((_message(said),) if said else ())),
-        Sure.CERTAIN if said and kinds else Sure.LIKELY,
+        Sure.CERTAIN if said and kinds and case.of(f.Mounts) else Sure.LIKELY,
         steps=bootloader.remedy(case.os, case.evidence.first(f.CommandLine)),
         asks=() if kinds else (ASKS["filesystems"],),
         answers=said.text if said else "",
@@ -308,7 +324,8 @@ RULES: Sequence[Rule] = (
          (codes.NO_CGROUP2_IN_KERNEL,),
          ("setup.attach#step2", "setup.attach#block2", "setup.attach#grep cgroup /proc/filesystems",
           "setup.attach#nodev cgroup2", "setup.attach#block1", "setup.attach")),
-    Rule("setup.attach.not-mounted", "cgroup2 is supported and not mounted", not_mounted, (_MOUNTS,),
+    Rule("setup.attach.not-mounted", "cgroup2 is supported and not mounted", not_mounted,
+         ((f.Mounts, f.CommandOutput),),
          (codes.NO_CGROUP2_MOUNTED,),
          ("setup.attach#step3", "setup.attach#block3", "setup.attach#block4", "setup.attach#mount | grep cgroup2",
           "service.linux#step2")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.diagnose import facts as f
-from harness.diagnose.case import EXTENSION, PACKAGE, UNIT, Case, version_of
+from harness.diagnose.case import EXECUTABLE, EXTENSION, PACKAGE, UNIT, Case, version_of
 from harness.diagnose.rule import Ask, Because, Finding, Role, Rule, Sure, because
 from harness.msp import diagnosis_codes as codes
 from harness.msp.messages import Form
@@ -61,7 +61,7 @@ def not_installed(case: Case) -> Iterator[Finding]:
     if case.package and not case.package.installed:
         reasons.append(because(case.package, "the package is not installed"))
     reasons += [because(path, "the executable is not there") for path in case.of(f.PathSeen)
-                if path.path.endswith("/azure-proxy-agent") and "/sbin/" in path.path and not path.exists]  # fmt: skip
+                if path.path in (EXECUTABLE, PACKAGE) and not path.exists]  # fmt: skip
     if not reasons or (case.unit and case.unit.load == "loaded") or case.of(f.ProvisioningError):
         return
     yield Finding(
@@ -256,7 +256,7 @@ RULES: Sequence[Rule] = (
     Rule("service.linux.disabled", "The agent's service is masked or disabled", disabled, (_UNIT,),
          (codes.AGENT_DISABLED,), ("service.linux#block1",)),
     Rule("service.linux.two-agents", "Image and extension bring different agents", two_agents,
-         ((f.Package,), (f.ExtensionInstalled,)), (codes.TWO_AGENTS,),
+         ((f.Package,), (f.ExtensionInstalled, f.PathSeen)), (codes.TWO_AGENTS,),
          ("service.linux#Microsoft.CPlat.ProxyAgent.ProxyAgentLinux",)),
     Rule("service.linux.mixed-files", "Unit of one agent, object of the other", mixed_files,
          ((f.UnitFile, f.UnitState), (f.AgentConfig, f.AgentStatus, f.AgentLogEvent, f.UnitLog)),

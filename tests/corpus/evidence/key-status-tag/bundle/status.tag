@@ -1,0 +1,1 @@
+keyLatchStatus - Failed to acquire key details: Key(KeyResponse("acquire", 403))
