@@ -516,11 +516,13 @@ class Identity(Fact):
 class CommandOutput(Fact):
     """A command that stands behind a prompt, with what it printed; output is "" where it printed nothing.
 
-    What a reader understood of it is a fact of its own beside this one.
+    What a reader understood of it is a fact of its own beside this one. ended is False where nothing stands behind
+    it: then the output may have been cut off.
     """
 
     command: str
     output: str
+    ended: bool = True
 
 
 class NoteKind(StrEnum):

@@ -14,7 +14,18 @@ from importlib import import_module
 from typing import NamedTuple
 
 from harness.diagnose import json_values
-from harness.diagnose.facts import CommandOutput, Fact, Identity, IdentityKind, Note, NoteKind
+from harness.diagnose.facts import (
+    AgentVersion,
+    CloudInitVersion,
+    CommandOutput,
+    ExtensionInstalled,
+    Fact,
+    Identity,
+    IdentityKind,
+    Note,
+    NoteKind,
+    ProvisioningError,
+)
 from harness.diagnose.limits import LIMITS
 from harness.diagnose.readers import Found
 from harness.diagnose.readers.table import READERS
@@ -60,12 +71,33 @@ def read(document: str, text: str, first: int = 1) -> Read:
 
 
 def _result(document: str, found: list[Found], kinds: dict[str, None]) -> Read:
-    facts = [item for item in found if isinstance(item, Fact)]
+    facts = list(_once([item for item in found if isinstance(item, Fact)]))
     notes = [item for item in found if isinstance(item, Note)]
     if len(facts) > MOST_FACTS:
         notes.append(Note(NoteKind.LEFT_OUT, document, f"facts after the first {MOST_FACTS:,}"))
         del facts[MOST_FACTS:]
     return Read(facts, notes, tuple(kinds))
+
+
+def _once(facts: list[Fact]) -> Iterator[Fact]:
+    """Facts that say the same as one before, of a kind where that adds nothing, are left out."""
+    seen: set[object] = set()
+    for fact in facts:
+        match fact:
+            case Identity(_, kind, value):
+                key: object = (kind, value)
+            case ProvisioningError(_, code, message, _):
+                key = (code, message)
+            case CloudInitVersion(_, version) | AgentVersion(_, version):
+                key = (type(fact), version)
+            case ExtensionInstalled(_, name, version):
+                key = (name, version)
+            case _:
+                yield fact
+                continue
+        if key not in seen:
+            seen.add(key)
+            yield fact
 
 
 def _whole(section: Section, found: list[Found], kinds: dict[str, None]) -> bool:
@@ -116,12 +148,10 @@ def _texts(parts: list[Section], found: list[Found], kinds: dict[str, None], dep
         if rest.text.strip() or part.command or not part.text:
             _lines(rest, found, kinds)
         if part.command:
-            quote = part.command
-            found.append(
-                CommandOutput(part.source(0, quote), part.command[:400], part.text.strip("\n")[:_LONGEST_OUTPUT])
-            )
+            output = part.text.strip("\n")[:_LONGEST_OUTPUT]
+            found.append(CommandOutput(part.prompt, part.command[:400], output, part.ended))
         if part.host:
-            found.append(Identity(part.source(0, part.command or part.host), IdentityKind.HOST, part.host))
+            found.append(Identity(part.prompt, IdentityKind.HOST, part.host))
         if len(found) - before > MOST_FACTS:
             return
 

@@ -31,12 +31,12 @@ _COMMAND = (
 _PATH = r"(?:/(?:etc|proc|sys|var|usr|run|lib|boot)/[^\s:]{1,200}|[A-Za-z]:\\[^\n:*?<>|]{1,200})"
 _PROMPT = re.compile(
     rf"""^[ \t]{{0,8}}(?:
-      (?:\([\w.-]{{1,32}}\)\s)?\[?(?P<user>[\w.-]{{1,64}})@(?P<host>[\w.-]{{1,64}})(?::|\s)[^\n$\#>]{{0,100}}[$\#>]
-        \s{{0,2}}(?P<any>[^\n]{{0,400}})$
-    | PS\s[A-Za-z]:\\[^\n>]{{0,200}}>\s?(?P<power>[^\n]{{0,400}})$
+      (?:\([\w.-]{{1,32}}\)[ ])?\[?(?P<user>[\w.-]{{1,64}})@(?P<host>[\w.-]{{1,64}})[:\ ][^\n$\#>]{{0,100}}[$\#>]
+        [ \t]{{0,2}}(?P<any>[^\n]{{0,400}})$
+    | PS[ ][A-Za-z]:\\[^\n>]{{0,200}}>[ ]?(?P<power>[^\n]{{0,400}})$
     | [A-Za-z]:\\[^\n>]{{0,200}}>(?P<dos>[^\n]{{0,400}})$
-    | [$\#>%]\s{{0,2}}(?P<bare>{_COMMAND})$
-    | \+\s(?P<traced>{_COMMAND})$
+    | [$\#>%][ \t]{{0,2}}(?P<bare>{_COMMAND})$
+    | \+[ ](?P<traced>{_COMMAND})$
     | [$\#](?P<nothing>)[ \t]*$
     | ==>\s(?P<tail>[^\n]{{1,300}}?)\s<==$
     | (?:[=\#*-]{{2,}}|[=\#*+-]{{1,40}}\s)\s*`?(?P<headed>{_COMMAND}|{_PATH})`?\s*:?\s*[=\#*-]*$
@@ -82,6 +82,12 @@ class Section:
         lines = self.lines
         text = quote if quote is not None else lines[index] if index < len(lines) else ""
         return Source(self.document, self.first + (0 if self.pinned else index), quoted(text))
+
+    @property
+    def prompt(self) -> Source:
+        """The source of the command: the line before the first, where it stands in lines of its own."""
+        line = self.first if self.pinned or not self.command else max(1, self.first - 1)
+        return Source(self.document, line, quoted(self.command or "(empty)"))
 
     def at(self, position: int, quote: str | None = None) -> Source:
         """The source of a position in text."""

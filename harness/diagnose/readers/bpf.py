@@ -45,7 +45,7 @@ def read_programs(section: Section) -> Iterator[Found]:
     if not found:
         return
     programs = []
-    for match, end in zip(found, [*(later.start() for later in found[1:]), len(section.text)], strict=True):
+    for match, end in zip(found, [*(later.start() for later in found[1:]), len(section.text)], strict=False):
         rest = section.text[match.end() : min(end, match.end() + 2_000)]
         loaded, pids = _LOADED.search(rest), _PIDS.search(rest)
         programs.append(
@@ -72,8 +72,7 @@ def read_cgroups(section: Section) -> Iterator[Found]:
     asked = re.search(r"cgroup\s+(?:show|list)\s+(/\S+)", command)
     cgroup: str | None = asked[1] if asked else None
     rows: list[AttachedProgram] = []
-    where = head.start() if head else 0
-    start = section.text.count("\n", 0, where)
+    start = section.text.count("\n", 0, head.start()) if head else 0
     first: int | None = None
     for index, line in enumerate(section.lines[start : start + 200_000], start):
         if path := _CGROUP.match(line):
@@ -87,10 +86,8 @@ def read_cgroups(section: Section) -> Iterator[Found]:
     # the head is printed only by a tree, or where something is attached
     tree = "CgroupPath" in section.text or "cgroup tree" in command
     if rows or (tree and head) or ("cgroup" in command and section.ended and not section.text.strip()):
-        quote = None if section.text.strip() else command
-        yield CgroupPrograms(
-            section.source(first if first is not None else start, quote), tuple(rows), tree, "effective" in command
-        )
+        where = section.source(first if first is not None else start) if section.text.strip() else section.prompt
+        yield CgroupPrograms(where, tuple(rows), tree, "effective" in command)
 
 
 def of_programs(value: object, section: Section, begin: int, end: int) -> Iterator[Found]:

@@ -126,7 +126,7 @@ def read_stanzas(section: Section) -> Iterator[Found]:
     """-o verbose and -o export: fields one a line, a stanza an entry."""
     starts = [match.start() for match in _STANZA.finditer(section.text)][-MOST_STANZAS:]
     hosts: dict[str, int] = {}
-    for begin, end in zip(starts, [*starts[1:], len(section.text)], strict=True):
+    for begin, end in zip(starts, [*starts[1:], len(section.text)], strict=False):
         fields: dict[str, str] = {}
         for line in section.text[begin : min(end, begin + LONGEST)].split("\n"):
             if match := _VERBOSE.match(line) or _EXPORT.match(line):

@@ -126,7 +126,7 @@ def read_filesystems(section: Section) -> Iterator[Found]:
         at = next((match.start() for match in found if match[2] == "cgroup2"), found[0].start())
         yield Filesystems(section.at(at), names, False)
     elif ((asked and section.ended) or by_name) and not section.text.strip():
-        yield Filesystems(section.source(0, section.command or "(empty)"), frozenset(), False)
+        yield Filesystems(section.prompt, frozenset(), False)
 
 
 def read_command_line(section: Section) -> Iterator[Found]:

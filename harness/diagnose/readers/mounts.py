@@ -37,7 +37,7 @@ def read(section: Section) -> Iterator[Found]:
     if rows:
         yield Mounts(section.at(at), tuple(rows[:MOST]), asked if asked is not None else _seen(rows))
     elif asked and not section.text.strip() and (section.ended or section.command is None):
-        yield Mounts(section.source(0, section.command or "(empty)"), (), asked)
+        yield Mounts(section.prompt, (), asked)
 
 
 def _rows(section: Section) -> tuple[list[Mount], int]:

@@ -23,7 +23,8 @@ _RPM = re.compile(
     re.MULTILINE,
 )
 _LISTED = re.compile(
-    rf"^(?P<name>{_NAMES})(?:/\S+|\.(?:x86_64|aarch64|noarch|amd64))\s+(?P<version>\d\S{{0,80}})\s+[^\n]{0, 120}(?:\[[^\n]{0, 40}installed|@|installed)",
+    rf"^(?P<name>{_NAMES})(?:/\S{{1,100}}|\.(?:x86_64|aarch64|noarch|amd64))\s+(?P<version>\d\S{{0,80}})\s+"
+    r"[^\n]{0,120}(?:\[[^\n]{0,40}installed|@|installed)",
     re.MULTILINE,
 )
 _NO_PACKAGE = re.compile(
@@ -39,7 +40,7 @@ _LS = re.compile(
 )
 _FOLDER = re.compile(r"^(/[^\n:]{0,300}):[ \t]*$", re.MULTILINE)
 _GONE = re.compile(
-    r"(?:cannot access|cannot stat|cannot open|stat:|ls:|find:)[^\n'/]{0,40}['\"‘]?"
+    r"(?:cannot access|cannot stat|cannot open|stat:|ls:|find:|cat:|tail:|head:)[^\n'/]{0,40}['\"‘]?"
     r"(?P<path>/[^\n:'\"’]{1,300}?)['\"’]?: No such file or directory"
 )
 _NOT_FOUND = re.compile(
@@ -99,7 +100,7 @@ def read_paths(section: Section) -> Iterator[Found]:
             yield PathSeen(section.at(match.start()), match[1], True)
         which = _ASKED_WHICH.match(section.command)
         if which and section.ended and not section.text.strip():
-            yield PathSeen(section.source(0, section.command), shown(which[1], 300), False)
+            yield PathSeen(section.prompt, shown(which[1], 300), False)
 
 
 def read_agent_version(section: Section) -> Iterator[Found]:

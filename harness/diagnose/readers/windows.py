@@ -19,7 +19,7 @@ _COLON = r"[:：][ \t]{0,20}"
 _SERVICE = re.compile(
     rf"^[ \t]{{0,8}}{_LABEL}{_COLON}(?P<name>[\w.$()-]{{1,80}})[ \t]{{0,40}}\n"
     # the display name, where all are listed
-    rf"(?:[ \t]{{0,8}}{_LABEL}{_COLON}(?![0-9a-f]{{1,4}}[ \t]{{1,4}}[A-Z])[^\n]{{0,300}}\n)?"
+    rf"(?:[ \t]{{0,8}}{_LABEL}[:：](?![ \t]{{0,20}}[0-9a-f]{{1,4}}[ \t]{{1,4}}[A-Z])[^\n]{{0,300}}\n)?"
     rf"(?P<type>[ \t]{{0,16}}{_LABEL}{_COLON}(?P<kind>[0-9a-f]{{1,4}})[ \t]{{1,4}}"
     r"[A-Z][A-Z0-9_]{2,40}[^\n]{0,80})\n",
     re.MULTILINE,
@@ -29,7 +29,6 @@ _NUMBERED = re.compile(
 )
 _HEX = re.compile(r"[ \t]*\(0x[0-9a-f]+\)", re.IGNORECASE)
 _STATE = re.compile(r"[ \t]+[A-Z][A-Z_]+")
-_PID = re.compile(r"^PID$", re.IGNORECASE)
 _PATH = re.compile(
     rf"^[ \t]{{0,16}}{_LABEL}{_COLON}"
     r"(?P<path>(?:\\\?\?\\|\\SystemRoot\\|system32\\|\"?[A-Za-z]:\\)[^\n]{1,300})$",
@@ -64,7 +63,7 @@ _HOST = re.compile(r"^(?:Host Name|CsName|CSName|PSComputerName)\s*:\s*([\w-]{1,
 def read_services(section: Section) -> Iterator[Found]:
     found = list(_SERVICE.finditer(section.text))[:MOST]
     ends = [match.start() for match in found[1:]] + [len(section.text)]
-    for match, end in zip(found, ends, strict=True):
+    for match, end in zip(found, ends, strict=False):
         yield from _service(section, match, end)
     if not found:
         yield from _without_head(section)
@@ -119,8 +118,8 @@ def _numbers(section: Section, name: str, kind: int, at: int, begin: int, end: i
                 and not rest.strip().startswith(("NORMAL", "IGNORE", "SEVERE", "CRITICAL"))
             ):
                 state, where = int(value), begin
-        elif _PID.match(match["label"].strip()) and value.isdigit():
-            pid = int(value)
+        elif exits and pid is None and value.isdigit() and not rest.strip():
+            pid = int(value)  # the one number that stands alone
         begin += len(line) + 1
     return WindowsService(
         section.at(where),

@@ -123,7 +123,7 @@ def _event(
 def read_text(section: Section) -> Iterator[Found]:
     """wevtutil /f:text (`Event[0]:`) and PowerShell's Format-List."""
     starts = [match.start() for match in _TEXT.finditer(section.text)][:MOST]
-    for begin, end in zip(starts, [*starts[1:], len(section.text)], strict=True):
+    for begin, end in zip(starts, [*starts[1:], len(section.text)], strict=False):
         piece = section.text[begin : min(end, begin + 16_000)]
         fields = {match[1]: match[2].strip() for match in _TEXT_FIELD.finditer(piece)}
         described = piece.find("Description:")
