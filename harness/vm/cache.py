@@ -163,6 +163,33 @@ def unfinished(kind: str) -> list[str]:
     return sorted(name for name in found if not (place / name).is_dir())
 
 
+def unfinished_size(kind: str, name: str) -> int:
+    """Bytes on disk of what was begun of an entry."""
+    work = directory() / kind / f".{name}{_UNFINISHED}"
+    return size(work) if work.is_dir() else 0
+
+
+def in_use(entry: Path) -> bool:
+    """Whether another process, or this one, holds an entry."""
+    try:
+        descriptor = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _locks(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(kind: str, name: str) -> bool:
+    """Whether another process is at work on kind/name."""
+    try:
+        with locked(kind, name, wait=False):
+            return False
+    except Busy:
+        return True
+
+
 def remove(kind: str, name: str) -> bool:
     """Remove an entry, or what a killed process left of one; False where somebody uses it or makes it."""
     place = directory() / kind

@@ -98,7 +98,7 @@ def _copy_out(disk: Path, kind: str, wanted: str, place: Path) -> None:
     unpacked_kernel.collect(_renamed(archives.tar_files(tree), release), place / "unpacked", disk.name)
     tree.unlink()
     origin = f"{disk.name}:{paths[release]} sha256:{digest[:16]}"
-    unpacked_kernel.finish(place / "unpacked", place, origin, "a local file")
+    unpacked_kernel.finish(place / "unpacked", place, origin, "a local file: by its sha256 only")
 
 
 def _renamed(files: Iterator[File], release: str) -> Iterator[File]:

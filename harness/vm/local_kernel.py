@@ -32,7 +32,7 @@ def of_packages(files: Sequence[Path], *, allow_unsigned: bool) -> Kernel:
         said = dict.fromkeys(rpm_signature.verified(file, allow_unsigned=allow_unsigned) for file in files)
         verified = "; ".join(said)
     else:
-        verified = "a local file: a .deb has no signature of its own"
+        verified = "a local file: by its sha256 only; a .deb has no signature of its own"
 
     def make(place: Path) -> None:
         for file in files:
@@ -87,7 +87,7 @@ def of_image(image: Path, tree: Path | None) -> Kernel:
         is_packed = bzimage.setup(content) is not None
         (place / ("vmlinuz" if is_packed else "vmlinux")).write_bytes(content)
         modules.reduce(tree, place / "modules", release)
-        kernels.complete(place, release, origin, "a local file")
+        kernels.complete(place, release, origin, "a local file: by its sha256 only")
 
     if content.startswith(vmlinux.MAGIC):
         vmlinux.check(content)

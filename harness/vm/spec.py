@@ -13,6 +13,7 @@ text with a / at its begin (or ./, ../, ~/), or the name of a file that is there
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,12 @@ from harness.vm.kernels import Kernel
 
 _FORMS = "give a suite (bookworm, bookworm/6.12), a file (./vmlinuz, ./linux-image.deb, ./disk.qcow2) or lab:NAME"
 _OPTIONS = ("modules", "kernel")
+
+Tell = Callable[[str], None]
+
+
+def quiet(line: str) -> None:
+    """For who wants no lines about what takes long."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +45,32 @@ class _File:
     options: dict[str, str] = field(default_factory=dict)
 
 
-def resolve(text: str, *, refresh: bool = False, allow_unsigned: bool = False) -> Kernel:
+def resolve(text: str, *, refresh: bool = False, allow_unsigned: bool = False, tell: Tell = quiet) -> Kernel:
     """The kernel that text names, fetched or made when it is not in the cache.
 
-    A suite's newest is the one that is there, however old: refresh asks again. Raises HarnessError.
+    A suite's newest is the one that is there, however old: refresh asks again. tell is given a line for what takes
+    long. Raises HarnessError.
     """
-    return find(text, refresh=refresh, allow_unsigned=allow_unsigned).kernel
+    return find(text, refresh=refresh, allow_unsigned=allow_unsigned, tell=tell).kernel
 
 
-def find(text: str, *, refresh: bool = False, allow_unsigned: bool = False) -> Resolved:
+def find(text: str, *, refresh: bool = False, allow_unsigned: bool = False, tell: Tell = quiet) -> Resolved:
     """resolve(), and when what the cache had was asked for."""
     if text.startswith(lab_kernels.PREFIX):
-        return Resolved(lab_kernels.get(text, refresh=refresh))
+        return Resolved(lab_kernels.get(text, tell, refresh=refresh))
     file = _file(text)
     if file is not None:
-        return _of_file(file, refresh=refresh, allow_unsigned=allow_unsigned)
+        return _of_file(file, refresh=refresh, allow_unsigned=allow_unsigned, tell=tell)
     suite = suites.Suite.parse(text)
     if suite is None:
         raise HarnessError(
             f"find the kernel {text!r}", "it is no suite, no file that is there, and no lab kernel", _FORMS
         )
     known = None if refresh else kernels.remembered(str(suite))
-    return Resolved(*known) if known else Resolved(suites.get(suite, refresh=refresh))
+    if known:
+        return Resolved(*known)
+    tell(f"asking apt for {suite}")
+    return Resolved(suites.get(suite, refresh=refresh, tell=tell))
 
 
 def _file(text: str) -> _File | None:
@@ -78,7 +89,7 @@ def _file(text: str) -> _File | None:
     return _File(Path(name).expanduser(), options)
 
 
-def _of_file(file: _File, *, refresh: bool, allow_unsigned: bool) -> Resolved:
+def _of_file(file: _File, *, refresh: bool, allow_unsigned: bool, tell: Tell) -> Resolved:
     begin = local_kernel.magic(file.path)
     path = file.path.resolve()
     others = [Path(file.options["modules"]).expanduser().resolve()] if "modules" in file.options else []
@@ -92,6 +103,7 @@ def _of_file(file: _File, *, refresh: bool, allow_unsigned: bool) -> Resolved:
     elif begin.startswith(vmlinux.MAGIC) or bzimage.is_one(begin) or not disk_kernel.form(path):
         kernel = local_kernel.of_image(path, others[0] if others else None)
     else:
+        tell(f"starting libguestfs to look into {path.name}")
         kernel = disk_kernel.get(path, file.options.get("kernel", ""))
     kernels.remember(spec, kernel, stamp)
     return Resolved(kernel)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,10 @@ class Suite:
         return self.name + version + (f":{flavour}" if flavour != "cloud" else "")
 
 
-def get(suite: Suite, *, refresh: bool = False) -> Kernel:
+def get(suite: Suite, *, refresh: bool = False, tell: Callable[[str], None] = lambda line: None) -> Kernel:
     """The suite's kernel: one that is kept, however old, or on refresh (and where there is none) what apt has now.
+
+    tell is given a line before a package is fetched.
 
     Raises HarnessError when apt, the suite or its package cannot be had.
     """
@@ -72,7 +74,12 @@ def get(suite: Suite, *, refresh: bool = False) -> Kernel:
         version = apt.show(name)["Version"]
         origin = f"{suite.name} {name} {version}"
         entry = f"{name}_{version.replace(':', '%')}"
-        kernel = kernels.kept(entry, lambda place: _fetch(apt, name, root / "download", origin, place))
+
+        def fill(place: Path) -> None:
+            tell(f"fetching {name} {version}")
+            _fetch(apt, name, root / "download", origin, place)
+
+        kernel = kernels.kept(entry, fill)
         shutil.rmtree(root / "download", ignore_errors=True)
         kernels.remember(str(suite), kernel)
     return kernel
