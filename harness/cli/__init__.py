@@ -12,7 +12,20 @@ from collections.abc import Sequence
 
 import harness
 from harness import interruption
-from harness.cli import agent, clean, codes, collect, diagnose, explain, inspect_object, key_reset, reproduce, verify
+from harness.cli import (
+    agent,
+    clean,
+    codes,
+    collect,
+    diagnose,
+    explain,
+    inspect_object,
+    kernels,
+    key_reset,
+    redact,
+    reproduce,
+    verify,
+)
 from harness.cli.output import silence_stdout
 from harness.errors import HarnessError
 from harness.interruption import Interrupted
@@ -20,7 +33,20 @@ from harness.report import EXIT_CANNOT_RUN
 
 _DESCRIPTION = "Verifies, at the eBPF level, that a kernel redirects Azure's metadata traffic as MSP needs."
 
-COMMANDS = (verify, reproduce, explain, diagnose, collect, key_reset, inspect_object, agent, codes, clean)
+COMMANDS = (
+    verify,
+    reproduce,
+    explain,
+    diagnose,
+    collect,
+    redact,
+    key_reset,
+    inspect_object,
+    agent,
+    kernels,
+    codes,
+    clean,
+)
 """The modules of the commands, in the order of `--help`."""
 
 

@@ -33,11 +33,7 @@ def read(paths: Sequence[str | Path] = (), *, stdin: BinaryIO | None = None, lim
     Never raises for what is in them. Raises HarnessError when a path that was given cannot be opened.
     """
     intake = Intake(limits)
-    for path in paths:
-        if str(path) == "-":
-            intake.guarded("(standard input)", Stream(_file_chunks(stdin or _standard_input())))
-        else:
-            intake.path(Path(path), alone=len(paths) == 1)
+    intake.take(paths, stdin)
     return intake.evidence()
 
 
@@ -83,7 +79,7 @@ class _Bounds:
 
 
 class Intake:
-    """Finds the documents of whatever it is given; document() reads each into facts, and a subclass may do otherwise."""
+    """Finds the documents in what it is given. document() reads each into facts; a subclass may do otherwise."""
 
     def __init__(self, limits: Limits):
         self._limits = limits
@@ -94,6 +90,14 @@ class Intake:
 
     def evidence(self) -> Evidence:
         return Evidence(self._facts, self._documents, self._budget.notes())
+
+    def take(self, paths: Sequence[str | Path], stdin: BinaryIO | None = None) -> None:
+        """Everything in paths. Raises HarnessError when one of them cannot be opened."""
+        for path in paths:
+            if str(path) == "-":
+                self.guarded("(standard input)", Stream(_file_chunks(stdin or _standard_input())))
+            else:
+                self.path(Path(path), alone=len(paths) == 1)
 
     def bounds(self, name: str) -> _Bounds:
         return _Bounds(self._budget, name_of(name))
