@@ -1,103 +1,179 @@
-"""A boot of a kernel with the guest under QEMU: a command runs in it, and its output and exit status come home."""
+"""QEMU: one process, one guest, and the ways to it: the console, the ports, the monitor.
+
+Nothing of it has a name in the file system, and QEMU ends with whoever started it: a kill leaves nothing behind.
+"""
 
 from __future__ import annotations
 
 import functools
+import json
 import os
-import re
-import shlex
+import select
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from harness import interruption
 from harness.command import text
 from harness.errors import HarnessError
 from harness.kernel import packages, processes
-from harness.vm.guest import PORTS, Archive, Guest, initramfs
-from harness.vm.kernels import Kernel
+from harness.vm import wire
+from harness.vm.machine import Machine
 
 BINARY = "qemu-system-x86_64"
-CONSOLE_LINES = 60  # of the console, in an error's detail
-STDERR_LINES = 10  # of the job's stderr, there
-_KVM_SECONDS = 20  # a working KVM needs one; one that does not work may hang
-_PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
-_ALIVE = "guest: alive"
-_KERNEL_WORDS = "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check cryptomgr.notests"
 
-
-@dataclass(frozen=True)
-class Job:
-    """A command for a guest. timeout is in seconds from exec of QEMU to its end."""
-
-    command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 300
-    memory: int = 1024  # MiB
-    cpus: int = 2
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What came home: the command's exit status and output, the console, and by what QEMU ran the guest's code."""
-
-    status: int
-    stdout: str
-    stderr: str
-    console: str
-    accelerator: str
-    seconds: float
-
-
-def boot(kernel: Kernel, guest: Guest, job: Job) -> Ended:
-    """Boot, run the job, and wait for the end.
-
-    Raises HarnessError with the console's last lines when QEMU cannot run, when the guest does not end in time, or
-    ends without having told an exit status. Nothing is left behind, also when this process is killed: QEMU ends with
-    it, and whatever the two share is memory.
-    """
-    accelerator = usable_accelerator(kernel, guest)
-    attempted = f"run `{shlex.join(job.command)}` on {kernel.release} in a guest ({accelerator})"
-    with ExitStack() as stack:
-        ports = {name: stack.enter_context(_memory(name)) for name in PORTS}
-        words = [word for name, number in ports.items() for word in _port(name, number)]
-        begin = time.monotonic()
-        console, happened = _run(
-            kernel,
-            accelerator,
-            initramfs(guest, kernel, job.command, job.environment),
-            [*_disk(guest), *words],
-            job,
-            list(ports.values()),
-        )
-        seconds = time.monotonic() - begin
-        said = {name: _content(number) for name, number in ports.items()}
-    status = said["status"].strip()
-    if happened or not status.isdecimal():
-        panic = _PANIC.search(console)
-        happened = f"the kernel panicked: {panic[1]}" if panic else happened or "it ended and told no exit status"
-        last = [*console.splitlines()[-CONSOLE_LINES:], *said["stderr"].splitlines()[-STDERR_LINES:]]
-        raise HarnessError(attempted, happened, "its last lines say more (-v)", detail="\n".join(last))
-    return Ended(int(status), said["stdout"], said["stderr"], console, accelerator, seconds)
+_BOARD = "q35,memory-backend=ram,sata=off,smbus=off,i8042=off,vmport=off"  # without what Linux would look for long
+_WORDS = (
+    "console=ttyS0", "quiet", "loglevel=4",
+    "panic=-1", "oops=panic",  # with -no-reboot a panic ends QEMU; an oops must not go unseen
+    "no_timer_check", "cryptomgr.notests",  # emulated, each takes tenths of a second
+    "random.trust_cpu=on",  # nothing else gives a guest entropy before its first job
+)  # fmt: skip
+_PIECE = 1 << 16
+_MONITOR_SECONDS = 120  # an answer takes milliseconds
 
 
 @functools.cache
-def usable_accelerator(kernel: Kernel, guest: Guest) -> str:
-    """kvm where this kernel really starts under it, else tcg. A /dev/kvm that is there may not run a guest."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return "tcg"
-    archive = Archive()
-    archive.file("init", f"#!/bin/busybox sh\necho '{_ALIVE}'\n/bin/busybox poweroff -f\n".encode(), mode=0o755)
-    archive.copy("bin/busybox", guest.busybox)
-    console, failed = _run(kernel, "kvm", archive.finished(), [], Job((), timeout=_KVM_SECONDS))
-    return "kvm" if not failed and _ALIVE in console else "tcg"
+def binary() -> Path:
+    """Raises HarnessError where there is no QEMU."""
+    found = shutil.which(BINARY)
+    if found is None:
+        raise HarnessError("boot a kernel", f"there is no {BINARY}", packages.install_hint([packages.QEMU]))
+    return Path(found).resolve()
+
+
+def model(accelerator: str) -> str:
+    """The processor that a guest sees."""
+    return "host" if accelerator == "kvm" else "max"
+
+
+def hardware(machine: Machine, accelerator: str, root: Path) -> list[str]:
+    """The words for QEMU that decide what a saved guest is restored into: all but memory, kernel and ports' ends."""
+    return [
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-machine", _BOARD, "-accel", accelerator, "-cpu", model(accelerator), "-smp", str(machine.cpus),
+        "-drive", f"file={root},format=raw,if=none,id=root,readonly=on,cache=unsafe",
+        "-device", "virtio-blk-pci,drive=root",
+        "-device", "virtio-serial-pci",
+        *(word for name in wire.PORTS for word in ("-device", f"virtserialport,chardev={name},name={name}")),
+    ]  # fmt: skip
+
+
+def words(machine: Machine) -> list[str]:
+    """The kernel's command line."""
+    return [*_WORDS, *([f"lsm={machine.lsm}"] if machine.lsm else []), *machine.words]
+
+
+@dataclass
+class Running:
+    """A QEMU at work."""
+
+    process: subprocess.Popen[bytes]
+    began: float  # by the monotonic clock
+    _port: socket.socket
+    _outputs: Mapping[str, int]  # descriptors of the files behind the console, stdout, stderr, and QEMU's own words
+    _unpacker: wire.Unpacker = field(default_factory=wire.Unpacker)
+    _messages: list[dict[str, Any]] = field(default_factory=list)
+
+    def send(self, message: Mapping[str, Any], deadline: float) -> bool:
+        """Whether the guest took all of it before the deadline; not, when it or QEMU is gone."""
+        rest = memoryview(wire.packed(message))
+        while rest:
+            if not _ready(self._port, deadline, write=True):
+                return False
+            try:
+                rest = rest[self._port.send(rest, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                return False
+        return True
+
+    def receive(self, deadline: float) -> dict[str, Any] | None:
+        """The guest's next message; None when none came by the deadline (monotonic clock), or QEMU ended.
+
+        Raises HarnessError for what is no message.
+        """
+        while not self._messages:
+            if not _ready(self._port, deadline):
+                return None
+            try:
+                piece = self._port.recv(_PIECE)
+            except ConnectionError:
+                return None
+            if not piece:
+                return None
+            self._messages += self._unpacker.feed(piece)
+        return self._messages.pop(0)
+
+    def ended(self, patience: float = 0) -> int | None:
+        """QEMU's exit status, waiting that many seconds for it; None while it runs."""
+        try:
+            return self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def output(self, name: str) -> str:
+        """What came out so far: console, stdout, stderr; qemu is QEMU's own."""
+        with open(self._outputs[name], "rb", closefd=False) as file:
+            file.seek(0)
+            return text(file.read()).replace("\r\n", "\n")
+
+
+def _ready(port: socket.socket, deadline: float, *, write: bool = False) -> bool:
+    """Wait for a socket."""
+    interruption.check()
+    left = max(0.0, deadline - time.monotonic())
+    found = select.select([] if write else [port], [port] if write else [], [], left)
+    interruption.check()
+    return any(found)
 
 
 @contextmanager
-def _memory(name: str, content: bytes = b"") -> Iterator[int]:
+def start(arguments: Sequence[str], descriptors: Sequence[int] = ()) -> Iterator[Running]:
+    """Run QEMU with these words and the console and ports of a guest; it is killed at the end of the with block.
+
+    Raises HarnessError when it cannot be started.
+    """
+    with ExitStack() as stack:
+        outputs = {name: stack.enter_context(memory(name)) for name in ("console", wire.STDOUT, wire.STDERR, "qemu")}
+        ours, theirs = socket.socketpair()
+        stack.enter_context(ours)
+        with theirs:
+            chardevs = [f"socket,id={wire.PORT},fd={theirs.fileno()}"]
+            files = ("console", wire.STDOUT, wire.STDERR)
+            chardevs += [f"file,id={name},path=/proc/self/fd/{outputs[name]}" for name in files]
+            command = [
+                str(binary()),
+                *(word for chardev in chardevs for word in ("-chardev", chardev)),
+                "-serial",
+                "chardev:console",
+                *arguments,
+            ]
+            parent, began = os.getpid(), time.monotonic()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=outputs["qemu"],
+                stderr=outputs["qemu"],
+                pass_fds=(theirs.fileno(), *outputs.values(), *descriptors),
+                preexec_fn=lambda: processes.die_with_parent(parent),
+            )
+        try:
+            yield Running(process, began, ours, outputs)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def memory(name: str, content: bytes = b"") -> Iterator[int]:
     """A file without a name, which QEMU opens by its number and which ends with its last user."""
     number = os.memfd_create(name)
     try:
@@ -108,56 +184,36 @@ def _memory(name: str, content: bytes = b"") -> Iterator[int]:
         os.close(number)
 
 
-def _content(number: int) -> str:
-    with open(number, "rb", closefd=False) as file:
-        file.seek(0)
-        return text(file.read()).replace("\r\n", "\n")
+class Monitor:
+    """QEMU's monitor (QMP): commands by name, answers in JSON."""
+
+    def __init__(self, connection: socket.socket):
+        self._connection = connection
+        self._lines = connection.makefile("rb")
+        self._answer()  # the greeting
+        self.ask("qmp_capabilities")
+
+    def ask(self, command: str, descriptor: int | None = None, **arguments: object) -> Any:
+        """Raises HarnessError with QEMU's own words."""
+        line = json.dumps({"execute": command, "arguments": arguments}).encode()
+        socket.send_fds(self._connection, [line], [] if descriptor is None else [descriptor])
+        while True:
+            answer = self._answer()
+            if "error" in answer:
+                raise HarnessError(f"have QEMU {command}", str(answer["error"].get("desc")))
+            if "return" in answer:  # and no event
+                return answer["return"]
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._lines.readline()
+        if not line:
+            raise HarnessError("ask QEMU's monitor", "it is gone")
+        found: dict[str, Any] = json.loads(line)
+        return found
 
 
-def _port(name: str, number: int) -> list[str]:
-    """A virtio-serial port whose output goes to an open file."""
-    chardev = ["-chardev", f"file,id={name},path=/proc/self/fd/{number}"]
-    return [*chardev, "-device", f"virtserialport,chardev={name},name={name}"]
-
-
-def _disk(guest: Guest) -> list[str]:
-    # snapshot: what the guest writes goes to a file that has no name any more.
-    drive = f"file={guest.root},format=raw,if=none,id=root,snapshot=on,cache=unsafe"
-    devices = ("virtio-serial-pci", "virtio-rng-pci", "virtio-blk-pci,drive=root")
-    return ["-drive", drive, *(word for device in devices for word in ("-device", device))]
-
-
-def _run(
-    kernel: Kernel, accelerator: str, initial: bytes, devices: Sequence[str], job: Job, opened: Sequence[int] = ()
-) -> tuple[str, str]:
-    """Run QEMU to its end: what the console printed; and what went wrong with QEMU, or nothing."""
-    binary = shutil.which(BINARY)
-    if binary is None:
-        raise HarnessError("boot a kernel", f"there is no {BINARY}", packages.install_hint([packages.QEMU]))
-    with _memory("initramfs", initial) as disk, _memory("console") as console, _memory("qemu") as errors:
-        command = [
-            binary, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-machine", "q35", "-accel", accelerator, "-cpu", "host" if accelerator == "kvm" else "max",
-            "-m", str(job.memory), "-smp", str(job.cpus),
-            "-kernel", str(kernel.image), "-initrd", f"/proc/self/fd/{disk}", "-append", _KERNEL_WORDS,
-            "-serial", f"file:/proc/self/fd/{console}", *devices,
-        ]  # fmt: skip
-        parent = os.getpid()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=errors,
-            stderr=errors,
-            pass_fds=(disk, console, *opened),
-            preexec_fn=lambda: processes.die_with_parent(parent),
-        )
-        try:
-            status = process.wait(job.timeout)
-        except subprocess.TimeoutExpired:
-            return _content(console), f"the guest had not ended after {job.timeout:g} s"
-        finally:
-            process.kill()
-            process.wait()
-        interruption.check()
-        said = _content(errors).strip().splitlines() or ["nothing on stderr"]
-        return _content(console), f"QEMU ended with status {status}: {said[-1]}" if status else ""
+def monitor() -> tuple[list[str], socket.socket, socket.socket]:
+    """Words for QEMU that give it a monitor, the end that it is to inherit (then to be closed), and our end."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(_MONITOR_SECONDS)
+    return ["-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "chardev=monitor,mode=control"], theirs, ours

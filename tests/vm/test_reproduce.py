@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from harness.report import Outcome, Report, json
-from harness.vm import qemu
-from harness.vm.guest import Guest
+from harness.report import Outcome
+from harness.vm.job import Job
 from harness.vm.kernels import Kernel
+from harness.vm.machine import Machine
+from harness.vm.run import run
 
 NEED_ANOTHER = {
     "guide-pid-tgid",
@@ -22,15 +23,9 @@ NEED_ANOTHER = {
 NAMES = ("guide", "load", "attach", "map")
 
 
-def reproduced(kernel: Kernel, guest: Guest, *names: str) -> Report:
-    words = ("python3", "-m", "harness", "reproduce", *names, "--json", "-")
-    ended = qemu.boot(kernel, guest, qemu.Job(words, {"COLUMNS": "120"}, timeout=600))
-    return json.load(ended.stdout)
-
-
 @pytest.mark.parametrize("kernel", ["bullseye"], indirect=True)
-def test_failures_come_about_on_an_older_kernel(kernel: Kernel, guest_image: Guest) -> None:
-    report = reproduced(kernel, guest_image, *NAMES)
+def test_failures_come_about_on_an_older_kernel(kernel: Kernel) -> None:
+    report = run(Machine(kernel), Job(("reproduce", *NAMES)))
     assert [result.summary for result in report.results if result.outcome in (Outcome.FAIL, Outcome.ERROR)] == []
     found = {result.id.removeprefix("reproduce."): result for result in report.results}
     assert found["map-memlock"].outcome is Outcome.PASS  # 5.10 charges maps, which newer kernels do not

@@ -1,0 +1,193 @@
+"""A job on a machine: resumed where there is a saved guest, else booted; a Report in any case."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import harness
+from harness.errors import HarnessError
+from harness.report import Report, Result, json
+from harness.vm import accelerator, boot, failed, guest, limits, qemu, saved
+from harness.vm.failed import Failed
+from harness.vm.guest import Guest
+from harness.vm.job import Job
+from harness.vm.limits import Limit
+from harness.vm.machine import Machine
+from harness.vm.qemu import Running
+
+_PROGRAMS = ".programs"
+_COMPILED = ("verify", "reproduce", "agent")  # commands that load programs of ours
+_WARM_UP = ("verify", "--quick")
+"""Run once before a guest is saved: modules are loaded then, and what is read from the disk is in memory."""
+
+
+def run(machine: Machine, job: Job) -> Report:
+    """Run a job in a guest: its Report, or one with the Result guest.…, which says why the guest gave none.
+
+    Raises HarnessError for what is to be mended here first: no QEMU, no packages for a guest, no compiler.
+    """
+    qemu.binary()
+    host = _Host(machine, guest.get(), _now(), time.monotonic())
+    by = accelerator.usable(machine, host.guest)
+    try:
+        return _resumed(host, by, job) if not job.fresh else _booted(host, by, job)
+    except Failed as failure:
+        return host.report(by, failure.result)
+
+
+@dataclass(frozen=True)
+class _Host:
+    """A run under way, seen from this side."""
+
+    machine: Machine
+    guest: Guest
+    at: str
+    clock: float
+
+    def target(self, by: str, how: str) -> str:
+        variation = self.machine.variation
+        return f"{self.machine.kernel.origin}{f', {variation},' if variation else ''} in a guest ({by}, {how})"
+
+    def report(self, by: str, result: Result, how: str = "failed") -> Report:
+        """A Report with one Result of ours."""
+        return Report(
+            target=self.target(by, how),
+            kernel=self.machine.kernel.release,
+            distribution=f"guest {self.guest.name.partition('-')[0]}",
+            harness_version=harness.__version__,
+            results=(result,),
+            run=secrets.token_hex(4),
+            started=self.at,
+            ended=_now(),
+            seconds=time.monotonic() - self.clock,
+        )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _resumed(host: _Host, by: str, job: Job) -> Report:
+    """From a saved guest, made where there is none; cold where it cannot be made or does not come back."""
+    machine = host.machine
+    name = saved.name(machine, host.guest, by)
+    try:
+        found = saved.find(name) or saved.make(
+            machine, host.guest, by, name, lambda running: _prepare(host, by, running)
+        )
+    except _NotPrepared as error:
+        return _booted(host, by, job, f", for none could be saved: {error}")
+    try:
+        with saved.resume(found, machine, host.guest, by) as running:
+            return _report(host, by, "resumed", _perform(host, by, running, job, resumed=True), running)
+    except (_NotBack, HarnessError) as error:
+        saved.discard(name)
+        return _booted(host, by, job, f", for the saved one did not come back: {error}")
+
+
+def _booted(host: _Host, by: str, job: Job, why: str = "") -> Report:
+    with boot.cold(host.machine, host.guest, by) as running:
+        _ready(host, by, running)
+        return _report(host, by, f"booted{why}", _perform(host, by, running, job), running)
+
+
+class _NotPrepared(Exception):
+    """A guest that booted and failed before it could be saved."""
+
+
+class _NotBack(Exception):
+    """A saved guest that did not take its job."""
+
+
+def _prepare(host: _Host, by: str, running: Running) -> None:
+    _ready(host, by, running)
+    try:
+        _perform(host, by, running, Job(_WARM_UP))
+    except Failed as error:
+        raise _NotPrepared(f"{error}") from error
+
+
+def _ready(host: _Host, by: str, running: Running) -> None:
+    """Wait for a booting guest."""
+    limit = limits.boot(host.machine, by)
+    message = _received(running, limit, failed.BOOTING)
+    limits.remember(host.machine, by, time.monotonic() - running.began)
+    ready = message.get("ready")
+    problem = ready.get("cgroup") if isinstance(ready, dict) else "it said something else than that it is ready"
+    if problem:
+        remedy = "use another layout of cgroups: --vary cgroup=…"
+        raise failed.failed(
+            "cgroup", f"cgroups cannot be laid out as {host.machine.cgroup}: {problem}", remedy, running
+        )
+
+
+def _perform(host: _Host, by: str, running: Running, job: Job, *, resumed: bool = False) -> Mapping[str, Any]:
+    """Have a guest that is ready do a job: what it says at the end.
+
+    Raises Failed; _NotBack for a saved one that does not take it.
+    """
+    limit = Limit(job.timeout, "--timeout") if job.timeout else limits.job(host.machine, by, job.arguments)
+    start = limits.resume() if resumed else limit
+    sent = running.send({"job": _message(job)}, time.monotonic() + start.seconds)
+    if resumed and (not sent or _message_of(running, time.monotonic() + start.seconds, "accepted") is None):
+        last = (running.output("qemu") or running.output("console")).strip().splitlines()
+        raise _NotBack(last[-1] if last else f"it was silent for {start}")
+    if not resumed:
+        _received(running, start, failed.WORKING)
+    ended = _received(running, limit, failed.WORKING).get("ended")
+    return ended if isinstance(ended, dict) else {}
+
+
+def _message(job: Job) -> dict[str, Any]:
+    """A job as the guest's server takes it: the time now, and randomness that no other copy has."""
+    files, environment = dict(job.files), {}
+    if job.arguments[0] in _COMPILED:
+        from harness.checks import programs  # other jobs load nothing
+
+        files[_PROGRAMS] = programs.bundle(job.arguments)
+        environment["MSP_HARNESS_PROGRAMS"] = _PROGRAMS
+    return {
+        "arguments": list(job.arguments),
+        "files": {name: base64.b64encode(content).decode() for name, content in files.items()},
+        "environment": environment,
+        "seed": base64.b64encode(os.urandom(64)).decode(),
+        "time": time.time(),
+    }
+
+
+def _received(running: Running, limit: Limit, doing: str) -> dict[str, Any]:
+    """The next message. Raises Failed, with the cause, when none comes in time."""
+    try:
+        message = running.receive(time.monotonic() + limit.seconds)
+    except HarnessError as error:
+        raise failed.garbled(error, running) from error
+    if message is None:
+        raise failed.silent(running, doing, f"{limit}")
+    return message
+
+
+def _message_of(running: Running, deadline: float, kind: str) -> object:
+    """The content of a message of this kind; None for another one, or none."""
+    try:
+        message = running.receive(deadline)
+    except HarnessError:
+        return None
+    return None if message is None else message.get(kind)
+
+
+def _report(host: _Host, by: str, how: str, ended: Mapping[str, Any], running: Running) -> Report:
+    content = ended.get("report")
+    if not isinstance(content, str) or not content.strip():
+        raise failed.without_report(ended, running)
+    try:
+        report = json.load(content)
+    except HarnessError as error:
+        raise failed.garbled(error, running) from error
+    return replace(report, target=host.target(by, how))

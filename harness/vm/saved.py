@@ -1,0 +1,227 @@
+"""Saved guests: booted, prepared, and written down, so that each job resumes a fresh copy.
+
+A saved guest is two files: its memory, as it lies, and the state of its devices (QEMU's migration stream, without the
+memory: capability x-ignore-shared). A resumed guest maps the memory privately, page by page as it needs them, so that
+resuming costs no more for a large guest, copies share what they do not write, and the file is never written to.
+
+A state fits one kernel, root, package, machine, QEMU and processor: all of that is in its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.vm import boot, cache, initramfs, qemu
+from harness.vm.guest import Guest
+from harness.vm.machine import Machine
+from harness.vm.qemu import Monitor, Running
+
+KIND = "saved"
+
+_MEMORY, _DEVICES, _RECORD = "memory", "devices", "saved.json"
+_VERSION = 1  # of how a guest is saved and prepared
+_BLOCK = 1 << 20  # bytes
+_SAVE_SECONDS = 60  # it takes a tenth of a second
+_CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]  # QEMU 4.1 and later
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A guest at rest."""
+
+    entry: Path
+
+    @property
+    def memory(self) -> Path:
+        return self.entry / _MEMORY
+
+    @property
+    def devices(self) -> Path:
+        return self.entry / _DEVICES
+
+    def damage(self) -> str:
+        """What is wrong with its files as far as a look tells; empty when nothing is."""
+        return damage(self.entry)
+
+    def whole(self) -> bool:
+        """Whether the memory is what was written, by its checksum: reads all of it, a few tenths of a second."""
+        try:
+            record = json.loads((self.entry / _RECORD).read_text())
+            return bool(record["checksum"] == _checksum(self.memory, self.devices))
+        except (OSError, ValueError, KeyError):
+            return False
+
+
+def name(machine: Machine, guest: Guest, accelerator: str) -> str:
+    """What stands for everything that a state fits to: first the kernel and machine, then code and surroundings."""
+    kernel = machine.kernel
+    binary = qemu.binary()
+    status = binary.stat()
+    about = [kernel.digest, machine.cpus, machine.memory, machine.cgroup, machine.lsm, machine.words]
+    around = [
+        _VERSION, accelerator, guest.name, initramfs.digest(), qemu.hardware(machine, accelerator, guest.root),
+        qemu.words(machine), str(binary), status.st_size, status.st_mtime_ns, _processor(accelerator),
+    ]  # fmt: skip
+    return f"{kernel.release}-{_short(about)}-{_short(around)}"
+
+
+def _short(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _processor(accelerator: str) -> str:
+    """The host's own, where the guest runs on it."""
+    if accelerator != "kvm":
+        return ""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "microcode"))}))
+
+
+def find(name: str) -> Saved | None:
+    """A saved guest that is there and, as far as a look tells, whole."""
+    entry = cache.directory() / KIND / name
+    return Saved(entry) if cache.hold(entry) and not damage(entry) else None
+
+
+def damage(entry: Path) -> str:
+    """What is wrong with an entry's files, by their sizes: memory that ends early would kill QEMU."""
+    try:
+        record = json.loads((entry / _RECORD).read_text())
+        for file, size in record["sizes"].items():
+            found = (entry / file).stat().st_size
+            if found != size:
+                return f"{file} has {found} bytes, not {size}"
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return f"{_RECORD}: {error}"
+    return ""
+
+
+def make(machine: Machine, guest: Guest, accelerator: str, name: str, prepare: Callable[[Running], None]) -> Saved:
+    """Boot a guest, have it prepared, and save it under this name. Others of the same kernel and machine go.
+
+    prepare is given the booting guest, and raises what this raises where it does not come up.
+    """
+
+    def fill(place: Path) -> None:
+        with qemu.memory("guest's memory") as memory:
+            os.ftruncate(memory, machine.memory << 20)
+            _boot_and_save(machine, guest, accelerator, memory, place / _DEVICES, prepare)
+            _copy(memory, place / _MEMORY)
+        record = {
+            "sizes": {file: (place / file).stat().st_size for file in (_MEMORY, _DEVICES)},
+            "checksum": _checksum(place / _MEMORY, place / _DEVICES),
+            "kernel": machine.kernel.origin,
+            "variation": machine.variation,
+        }
+        (place / _RECORD).write_text(json.dumps(record, indent=1))
+
+    entry = cache.kept(KIND, name, fill, damage)
+    _forget_older(entry)
+    return Saved(entry)
+
+
+def discard(name: str) -> None:
+    """Throw a state away, all of it at once. Whoever is resuming it has its files open."""
+    entry = cache.directory() / KIND / name
+    away = entry.with_name(f".{name}.{os.getpid()}.unfinished")
+    with suppress(OSError):  # another did
+        entry.rename(away)
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def _forget_older(entry: Path) -> None:
+    """States of the same kernel and machine whose code or surroundings are gone: nothing asks for them any more."""
+    same = entry.name.rpartition("-")[0]
+    for other in entry.parent.glob(f"{same}-*"):
+        if other.name != entry.name:
+            cache.remove(KIND, other.name)
+
+
+def _boot_and_save(
+    machine: Machine, guest: Guest, accelerator: str, memory: int, devices: Path, prepare: Callable[[Running], None]
+) -> None:
+    words, theirs, ours = qemu.monitor()
+    shared = boot.memory_words(machine, Path(f"/proc/self/fd/{memory}"), shared=True)
+    with ours, theirs, boot.cold(machine, guest, accelerator, [*shared, *words], (memory, theirs.fileno())) as running:
+        theirs.close()
+        prepare(running)
+        monitor = Monitor(ours)
+        monitor.ask("migrate-set-capabilities", capabilities=_CAPABILITIES)
+        with devices.open("wb") as file:
+            monitor.ask("getfd", file.fileno(), fdname="state")
+            monitor.ask("migrate", uri="fd:state")
+            deadline = time.monotonic() + _SAVE_SECONDS
+            while (status := monitor.ask("query-migrate")).get("status") != "completed":
+                if status.get("status") in ("failed", "cancelled") or time.monotonic() > deadline:
+                    happened = str(status.get("error-desc") or status.get("status"))
+                    raise HarnessError("save a guest", happened, "use --fresh, which saves none")
+                time.sleep(0.005)
+
+
+def _copy(memory: int, target: Path) -> None:
+    """Write the memory to a file with holes where it is zero: most of it was never touched."""
+    size = os.fstat(memory).st_size
+    with target.open("wb") as file:
+        for begin, content in _content(memory):
+            for offset in range(0, len(content), _PAGE):
+                page = content[offset : offset + _PAGE]
+                if page.count(0) != len(page):
+                    file.seek(begin + offset)
+                    file.write(page)
+        file.truncate(size)
+
+
+def _content(descriptor: int) -> Iterator[tuple[int, bytes]]:
+    """The parts of a file that are no holes, in pieces: their offsets and bytes."""
+    size = os.fstat(descriptor).st_size
+    position = 0
+    while position < size:
+        try:
+            position = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: a hole up to the end
+            return
+        end = os.lseek(descriptor, position, os.SEEK_HOLE)
+        while position < end:
+            piece = os.pread(descriptor, min(_BLOCK, end - position), position)
+            yield position, piece
+            position += len(piece)
+
+
+def _checksum(*paths: Path) -> int:
+    """CRC-32 over the files' contents with their places; holes count nothing."""
+    found = 0
+    for path in paths:
+        with path.open("rb") as file:
+            for begin, piece in _content(file.fileno()):
+                found = zlib.crc32(piece, zlib.crc32(begin.to_bytes(8, "big"), found))
+    return found
+
+
+@contextmanager
+def resume(saved: Saved, machine: Machine, guest: Guest, accelerator: str) -> Iterator[Running]:
+    """A fresh copy of a saved guest, which waits for a job. Raises HarnessError in QEMU's words when it refuses it."""
+    words, theirs, ours = qemu.monitor()
+    with ours, theirs, saved.memory.open("r+b") as memory, saved.devices.open("rb") as devices:
+        arguments = [
+            *qemu.hardware(machine, accelerator, guest.root),
+            *boot.memory_words(machine, Path(f"/proc/self/fd/{memory.fileno()}")),
+            *words,
+            "-incoming", "defer",
+        ]  # fmt: skip
+        with qemu.start(arguments, (memory.fileno(), devices.fileno(), theirs.fileno())) as running:
+            theirs.close()
+            monitor = Monitor(ours)
+            monitor.ask("migrate-set-capabilities", capabilities=_CAPABILITIES)
+            monitor.ask("migrate-incoming", uri=f"fd:{devices.fileno()}")
+            yield running

@@ -1,0 +1,243 @@
+"""PID 1 of a guest: one interpreter with all that a job needs imported, which forks a child for each job.
+
+It is started by harness.vm.initramfs, says on its port that it is ready, and waits there; that is when a guest is
+saved. What it prints, and what the kernel prints, goes to the console, which has no other use.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import fcntl
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import shutil
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness.errors import HarnessError
+from harness.kernel import mounts
+from harness.vm import wire
+from harness.vm.machine import Cgroup
+
+REPORT = "report.json"
+"""Where a job leaves its Report, in its directory."""
+
+SCRIPT = "python"
+"""A command line `python FILE …` runs a script that came with the job, in place of a command of msp-harness."""
+
+_MACHINE = Path("/msp/machine.json")
+_PORTS = Path("/sys/class/virtio-ports")
+_CGROUP = Path("/sys/fs/cgroup")
+_WRITABLE = (Path("/tmp"), Path("/run"), Path("/dev/shm"))
+_IMPORTED = ("cli", "report", "kernel", "program", "verifier", "lab", "agent", "checks", "failures")
+
+_MOUNTS = (
+    ("proc", Path("/proc"), ""),
+    ("sysfs", Path("/sys"), ""),
+    ("tmpfs", Path("/run"), "mode=755"),
+    ("tmpfs", Path("/tmp"), "mode=1777"),
+    ("tmpfs", Path("/dev/shm"), "mode=1777"),
+    ("securityfs", Path("/sys/kernel/security"), ""),
+    ("bpf", Path("/sys/fs/bpf"), ""),
+)
+"""Type, place, options. A kernel may lack one: what needs it will say so."""
+
+_TOGETHER = (("cpu", "cpuacct"), ("net_cls", "net_prio"))  # v1 controllers that systemd mounts as one hierarchy
+
+_RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # include/uapi/linux/random.h
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # include/uapi/linux/sockios.h, if.h
+_RB_POWER_OFF = 0x4321FEDC  # LINUX_REBOOT_CMD_POWER_OFF, include/uapi/linux/reboot.h
+
+
+def main() -> NoReturn:
+    """Serve until the machine is taken away; an error of ours ends it, with the trace on the console."""
+    try:
+        _serve()
+    except BaseException:
+        traceback.print_exc()
+        print("guest: the server failed", flush=True)
+    finally:
+        ctypes.CDLL(None).reboot(ctypes.c_int(_RB_POWER_OFF - (1 << 32) if _RB_POWER_OFF >> 31 else _RB_POWER_OFF))
+    raise SystemExit  # reboot(2) does not return
+
+
+def _serve() -> None:
+    for kind, place, options in _MOUNTS:
+        _mount(kind, place, options)
+    problem = _mount_cgroups(Cgroup(json.loads(_MACHINE.read_text())["cgroup"]))
+    _raise_loopback()
+    _import()
+    ports = _ports()
+    messages = os.open(ports[wire.PORT], os.O_RDWR | os.O_CLOEXEC)
+    gc.collect()
+    gc.freeze()  # a child that collects would else write to every page that it shares
+    _say(messages, ready={"release": os.uname().release, "cgroup": problem})
+    unpacker = wire.Unpacker()
+    while piece := os.read(messages, 1 << 16):
+        for message in unpacker.feed(piece):
+            job = message["job"]
+            _set_clock(job["time"])
+            _seed(base64.b64decode(job["seed"]))
+            _say(messages, accepted={})
+            _say(messages, ended=_run(job, ports))
+
+
+def _say(port: int, **message: Mapping[str, Any]) -> None:
+    rest = memoryview(wire.packed(message))
+    while rest:
+        rest = rest[os.write(port, rest) :]
+
+
+def _mount(kind: str, place: Path, options: str = "") -> str:
+    """Why it cannot be mounted, which the console hears too; empty when it is."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        mounts.mount(kind, place, kind, data=options)
+    except (OSError, HarnessError) as error:
+        print(f"guest: {error}", flush=True)
+        return f"{error}"
+    return ""
+
+
+def _mount_cgroups(layout: Cgroup) -> str:
+    """Mount a layout: why this kernel cannot have it, or nothing.
+
+    A kernel without cgroup2 is one of the guide's failures: under v2 it is left to the checks to find.
+    """
+    if layout is Cgroup.V2:
+        _mount("cgroup2", _CGROUP)
+    if layout in (Cgroup.V2, Cgroup.NONE):
+        return ""
+    problem = _mount("tmpfs", _CGROUP, "mode=755")
+    lines = Path("/proc/cgroups").read_text().splitlines()[1:] if Path("/proc/cgroups").exists() else []
+    controllers = [name for name, _, _, enabled in (line.split() for line in lines) if enabled == "1"]
+    mounted = 0
+    for name in controllers:
+        group = next((names for names in _TOGETHER if name in names), (name,))
+        if name == group[0] or group[0] not in controllers:
+            together = ",".join(each for each in group if each in controllers)
+            mounted += not _mount("cgroup", _CGROUP / together, together)
+    _mount("cgroup", _CGROUP / "systemd", "none,name=systemd,xattr")
+    if not mounted:
+        problem = "this kernel has no v1 controllers (the console says why each was refused)"
+    if layout is Cgroup.HYBRID:
+        problem = problem or _mount("cgroup2", _CGROUP / "unified")
+    return problem
+
+
+def _raise_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        name, flags = struct.unpack("16sh", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, struct.pack("16sh", b"lo", 0)))
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", name, flags | _IFF_UP))
+
+
+def _import() -> None:
+    """Everything that jobs import, once and before a guest is saved."""
+    for top in _IMPORTED:
+        package = importlib.import_module(f"harness.{top}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+
+
+def _ports() -> dict[str, str]:
+    """The devices of the ports by name."""
+    found = {(port / "name").read_text().strip(): f"/dev/{port.name}" for port in _PORTS.iterdir()}
+    missing = set(wire.PORTS) - found.keys()
+    if missing:
+        raise HarnessError("open the guest's ports", f"there is no {', '.join(sorted(missing))}")
+    return found
+
+
+def _set_clock(seconds: float) -> None:
+    """A saved guest's clock stood still meanwhile."""
+    time.clock_settime(time.CLOCK_REALTIME, seconds)
+
+
+def _seed(seed: bytes) -> None:
+    """Resumed copies of a guest share its random state: each gets some of its own."""
+    with Path("/dev/urandom").open("wb", buffering=0) as device:
+        fcntl.ioctl(device, _RNDADDENTROPY, struct.pack("ii", 8 * len(seed), len(seed)) + seed)
+        fcntl.ioctl(device, _RNDRESEEDCRNG)
+
+
+def _run(job: Mapping[str, Any], ports: Mapping[str, str]) -> dict[str, Any]:
+    """Run a job in a child: its exit status, its Report, and what may have kept it from one."""
+    killed_before = _killed_for_memory()
+    directory = Path(tempfile.mkdtemp(prefix="job-"))
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        _be_job(job, directory, ports)
+    while (ended := os.waitpid(-1, 0))[0] != child:  # PID 1 gets everybody's orphans
+        pass
+    report = directory / REPORT
+    said = {
+        "status": os.waitstatus_to_exitcode(ended[1]),
+        "report": report.read_text() if report.exists() else None,
+        "full": [str(place) for place in _WRITABLE if _full(place)],
+        "out_of_memory": _killed_for_memory() - killed_before,
+    }
+    shutil.rmtree(directory, ignore_errors=True)
+    return said
+
+
+def _be_job(job: Mapping[str, Any], directory: Path, ports: Mapping[str, str]) -> NoReturn:
+    """The job's process: never returns."""
+    status = 1
+    try:
+        os.setsid()
+        for number, port in ((1, ports[wire.STDOUT]), (2, ports[wire.STDERR])):
+            device = os.open(port, os.O_WRONLY)
+            os.dup2(device, number)
+            os.close(device)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
+        os.chdir(directory)
+        for name, content in job["files"].items():
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(base64.b64decode(content))
+        os.environ.update(job["environment"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        status = _command(job["arguments"])
+        sys.stdout.flush()
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _command(arguments: list[str]) -> int:
+    if arguments[0] == SCRIPT:
+        sys.argv = arguments[1:]
+        runpy.run_path(arguments[1], run_name="__main__")
+        return 0
+    from harness.cli import main
+
+    return main([*arguments, "--json", REPORT])
+
+
+def _full(place: Path) -> bool:
+    room = os.statvfs(place)
+    return room.f_bavail == 0 or room.f_favail == 0
+
+
+def _killed_for_memory() -> int:
+    """How many processes the kernel has killed for memory so far."""
+    lines = Path("/proc/vmstat").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
