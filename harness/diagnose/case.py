@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -102,14 +102,21 @@ class Case:
         found: dict[str, tuple[Module, Source, datetime | None]] = {}
         for row in self.statuses:
             for module in row.status.modules:
-                found.setdefault(module.name, (module, row.place(module.name), row.at))
+                source = _quoted(row.place(module.name), f"{module.name}: {module.status or 'no status'}")
+                found.setdefault(module.name, (module, source, row.at))
         return found
+
+    @cached_property
+    def overall(self) -> Source | None:
+        """Where proxyAgentStatus.status stands."""
+        row = self.status
+        return _quoted(row.source, f"proxyAgentStatus.status: {row.status.status}") if row else None
 
     def state(self, name: str) -> Known[str] | None:
         """keyLatchStatus.states[name], not empty."""
         part = self.parts.get(KEY)
         value = part[0].states.get(name) if part else None
-        return Known(value, part[1]) if part and value else None
+        return Known(value, _quoted(part[1], f"{KEY}.states.{name}: {value}")) if part and value else None
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -121,7 +128,8 @@ class Case:
     def _said(self) -> Iterator[Said]:
         for name, (module, source, at) in self.parts.items():
             if module.message:
-                yield _said(name, module.message, source, at, "status")
+                words = f"{name} {module.status or ''}: {module.message}"
+                yield _said(name, module.message, _quoted(source, words), at, "status")
         for tag in self.of(f.StatusTag):
             for name, text in tag.failures.items():
                 yield _said(name, text, tag.source, None, "tag")
@@ -134,7 +142,8 @@ class Case:
                 yield said
         for report in self.of(f.ProvisioningReport):
             for name in ("stdout", "stderr"):
-                if said := _of_log(report.fields.get(name, ""), report.source, None, "report"):
+                words = report.fields.get(name, "")
+                if said := _of_log(words, _quoted(report.source, f"{name}={words}"), None, "report"):
                     yield said
         for row in self.of(f.ExtensionStatus):
             for text in (row.message or "", *(message for _, _, message in row.substatus)):
@@ -346,6 +355,11 @@ _SYSTEMS: tuple[tuple[type[f.Fact], str], ...] = (
 def _agents_document(row: f.ExtensionStatus) -> bool:
     """A .status file says nothing of its extension's name; its folder does, and so do the agent's substatuses."""
     return EXTENSION in row.source.document or any("ProxyAgent" in name for name, _, _ in row.substatus)
+
+
+def _quoted(source: Source, text: str) -> Source:
+    """The same place with the words that matter there: of a JSON member, not its opening brace."""
+    return replace(source, text=text)
 
 
 def _said(part: str | None, text: str, source: Source, at: datetime | None, origin: str) -> Said:

@@ -47,3 +47,16 @@ def _block(text: str) -> str:
     line = next((line for line in text.splitlines() if "message" in line), "")
     line = line or next((line for line in text.splitlines() if line.strip()), "")
     return line.strip()
+
+
+HEAD = """\
+# What of the troubleshooting guide msp-harness takes up
+
+Made from the table of rules by `python -m harness.diagnose.coverage`; a test keeps it true. `msp-harness diagnose
+--list-rules` prints the rules with what each needs and concludes; `msp-harness codes MSP-A103` explains a code.
+
+"""
+
+
+if __name__ == "__main__":
+    print(HEAD + coverage_markdown(), end="")

@@ -6,7 +6,7 @@ Texts are plain. Quotes are a stranger's: each renderer makes them visible (repo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.diagnose.rule import Because, Finding, Role, Sure
 from harness.diagnose.verdict import Kind, Verdict
@@ -76,6 +76,8 @@ def page(verdict: Verdict) -> Page:
     rest = verdict.findings[1:]
     if verdict.kind is Kind.CANNOT_TELL:  # candidates: none is the main one, and all are in the guide's order
         main, rest = None, sorted(verdict.findings, key=lambda row: position(row.place))
+        if len(rest) == 1:
+            main, rest = rest[0], []
     lead = verdict.contradictions[0] if not verdict.findings and verdict.contradictions else None
     documents = verdict.evidence.documents
     return Page(
@@ -89,15 +91,19 @@ def page(verdict: Verdict) -> Page:
         main=_cause(main) if main else _cause(lead) if lead else None,
         others=[_cause(row) for row in rest],
         contradictions=[_cause(row) for row in verdict.contradictions if row is not lead],
-        also=[_cause(row) for row in verdict.also],
+        also=[replace(_cause(row), steps=()) if row.role is Role.SYMPTOM else _cause(row) for row in verdict.also],
         asks=[(ask.command, f"{ask.asks} {_tells(ask.decides)}") for ask in verdict.asks],
-        read=f"{len(documents)} document{'' if len(documents) == 1 else 's'}, {len(verdict.evidence.facts)} facts",
+        read=f"{_count(len(documents), 'document')}, {_count(len(verdict.evidence.facts), 'fact')}",
         notes=_notes(verdict),
     )
 
 
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 def _tells(decides: str) -> str:
-    return f"(tells {decides})" if decides[:1].islower() else f"({decides})"
+    return f"(Tells {decides}.)" if decides[:1].islower() else f"({decides}.)"
 
 
 def _cause(finding: Finding) -> Cause:

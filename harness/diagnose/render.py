@@ -37,11 +37,6 @@ def show(console: Console, verdict: Verdict) -> None:
     def line(text: str = "", style: str = "", indent: int = 0) -> None:
         console.print(Text(" " * indent + visible(text), style), soft_wrap=True)
 
-    def prose(text: str, indent: int = 0) -> None:
-        from rich.padding import Padding
-
-        console.print(Padding(Text(visible(text)), (0, 0, 0, indent)))
-
     def block(cause: Cause, indent: int) -> None:
         for row in cause.quotes:
             line(f"{row.place}: {row.text}" if row.place else row.shows, "", indent)
@@ -49,7 +44,7 @@ def show(console: Console, verdict: Verdict) -> None:
                 line(f"→ {row.shows}", "dim", indent + 2)
 
     line(f"{one.word.upper()}  {one.code}  {one.title}" + (f"  ({one.sure})" if one.sure else ""), _STYLES[one.outcome])
-    prose(one.summary)
+    line(one.summary)
     if one.main:
         if one.main.quotes:
             line()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from harness.diagnose import facts as f
 from harness.diagnose.case import CHAIN, EBPF, KEY, LISTENER, Case
@@ -92,7 +93,12 @@ def not_enforced(case: Case) -> Iterator[Finding]:
         yield Finding(
             more.NOT_APPLIED_YET,
             "The VM model enables MSP, and the platform has not applied it: the agent is told `disabled`.",
-            (because(case.model, "MSP is enabled in the model"), reason),
+            (
+                because(
+                    replace(case.model.source, text="proxyAgentSettings.enabled: true"), "what the VM model asks for"
+                ),
+                reason,
+            ),
             Sure.CERTAIN,
             steps=(
                 "Wait a few minutes, then read status.json again: keyLatchStatus.states.secureChannelState changes.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from harness.diagnose import bootloader
@@ -23,7 +24,7 @@ ROOT = PurePosixPath("/sys/fs/cgroup")
 OUR_PROGRAMS = frozenset({"connect4", "connect4_prog"})
 
 ASKS = {
-    question.id: Ask(question.command, question.asks, f"{cause.code.id} {cause.code.title} when {cause.meaning}")
+    question.id: Ask(question.command, question.asks, f"{cause.code.id} if {cause.meaning}")
     for cause in reversed(attach.CAUSES)
     for question in (cause.question,)
 }
@@ -68,7 +69,7 @@ _ASKS_FOR_CGROUP2 = re.compile(
 def _empty_answers(case: Case) -> list[f.Mounts]:
     """The guide's command at the end of a text, with nothing behind it: it printed nothing, or was not copied whole."""
     return [
-        f.Mounts(row.source, (), "cgroup2")
+        f.Mounts(replace(row.source, text=f"{row.command} (printed nothing)"), (), "cgroup2")
         for row in case.of(f.CommandOutput)
         if not row.output.strip() and _ASKS_FOR_CGROUP2.fullmatch(row.command.strip())
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from harness.diagnose import facts as f
@@ -61,7 +62,10 @@ def stale(case: Case) -> Iterator[Finding]:
         yield Finding(
             codes.STALE_STATUS,
             f"status.json is of {newest.time}, before the agent's last start ({case.unit.since}).",
-            (because(newest, "its timestamp"), because(case.unit, "the service's start")),
+            (
+                because(replace(newest.source, text=f"timestamp: {newest.time}"), "its timestamp"),
+                because(case.unit, "the service's start"),
+            ),
             asks=(AGAIN,),
         )
         return
@@ -71,7 +75,10 @@ def stale(case: Case) -> Iterator[Finding]:
             codes.STALE_STATUS,
             f"status.json is of {newest.time}, {_span(collected.value - newest.at)} older than the newest entry of "
             f"the logs; the agent writes it every {int(case.monitor_interval.total_seconds())} s.",
-            (because(newest, "its timestamp"), because(collected.source, "a later entry")),
+            (
+                because(replace(newest.source, text=f"timestamp: {newest.time}"), "its timestamp"),
+                because(collected.source, "a later entry"),
+            ),
             sure=Sure.CERTAIN if collected.value - newest.at > 10 * limit else Sure.LIKELY,
             asks=(AGAIN, SYSTEMCTL) if not case.unit else (AGAIN,),
         )
@@ -92,7 +99,7 @@ def times(case: Case) -> Iterator[Finding]:
             yield Finding(
                 codes.TIMES_DISAGREE,
                 f"status.json is of {row.time}, {_span(row.at - case.now)} in the future.",
-                (because(row, "its timestamp"),),
+                (because(replace(row.source, text=f"timestamp: {row.time}"), "its timestamp"),),
                 asks=(Ask("date -u", "is the VM's clock right?", "a wrong clock makes keys fail"),),
             )
             return
@@ -196,7 +203,7 @@ def itself(case: Case) -> Iterator[Finding]:
             yield Finding(
                 codes.STATUS_AGAINST_ITSELF,
                 f"proxyAgentStatus says SUCCESS while {name} is STOPPED.",
-                (because(case.status.place(name), f"{name} is STOPPED"), because(case.status, "SUCCESS")),
+                (because(case.parts[name][1], f"{name} is STOPPED"), because(case.overall or case.status, "SUCCESS")),
             )
             return
 

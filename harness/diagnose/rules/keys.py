@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from harness.diagnose import facts as f
 from harness.diagnose.case import KEY, Case, Said
@@ -141,8 +142,8 @@ def refused(case: Case) -> Iterator[Finding]:
 
 
 def _hidden(case: Case) -> tuple[Because, ...]:
-    if case.running(KEY) and case.status and case.status.status.status == "SUCCESS":
-        return (because(case.status, "SUCCESS all the same: it says that the agent's loops run, no more"),)
+    if case.running(KEY) and case.status and case.overall and case.status.status.status == "SUCCESS":
+        return (because(case.overall, "SUCCESS all the same: it says that the agent's loops run, no more"),)
     return ()
 
 
@@ -214,7 +215,12 @@ def not_reset(case: Case) -> Iterator[Finding]:
     if not model or model.key_incarnation_id is None or not state or not state.value.isdecimal():
         return
     ours, held = model.key_incarnation_id, int(state.value)
-    reasons = (because(model, f"the model asks for {ours}"), because(state.source, f"the agent's key is of {held}"))
+    reasons = (
+        because(
+            replace(model.source, text=f"proxyAgentSettings.keyIncarnationId: {ours}"), "what the VM model asks for"
+        ),
+        because(state.source, "what the agent's key is of"),
+    )
     found = trouble(case)
     refused_now = bool(found and found[1] in (codes.KEY_NOT_OFFERED, codes.KEY_NOT_ATTESTED))
     if ours < held or (ours == held and refused_now):

@@ -90,7 +90,7 @@ def _told(case: Case, said: Said, explained: Explanation) -> Finding:
         code,
         explained.summary,
         (
-            because(said.source, f"the kernel's reason: `{line}`" if line and not undecided else "the agent's message"),
+            because(said.source, "the agent's message") if undecided or not line else _reason(said, line),
             *possible,
             *_floors(case),
         ),
@@ -99,6 +99,16 @@ def _told(case: Case, said: Said, explained: Explanation) -> Finding:
         asks=tuple(asks),
         answers=said.text,
     )
+
+
+def _reason(said: Said, line: str) -> Because:
+    """The line that matters, where it stands in its file; of a status.json all is on one line."""
+    words = "".join(line.split())
+    for number, text in enumerate(said.text.splitlines() if said.origin == "log" else ()):
+        if words == "".join(text.split()):
+            source = said.source
+            return because(f.Source(source.document, source.line + number, text), "the kernel's reason")
+    return because(said.source, f"the kernel's reason: `{line}`")
 
 
 _OBJECT: dict[Form, Code] = {
@@ -116,7 +126,7 @@ def object_unread(case: Case) -> Iterator[Finding]:
         return
     explained = _explained(said.text, case.release)
     code = explained.code if explained.code is verifier_codes.MEMLOCK else _OBJECT[said.form]
-    path = (said.message.fields.get("path") if said.message else "") or "the object"
+    path = (said.message.fields.get("path") if said.message else "") or "/usr/lib/azure-proxy-agent/ebpf_cgroup.o"
     yield Finding(
         code,
         f"{code.title}: {path}." if code is codes.OBJECT_NOT_READ else f"{code.title}.",

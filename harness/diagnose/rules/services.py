@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.diagnose import facts as f
-from harness.diagnose.case import EXECUTABLE, EXTENSION, PACKAGE, UNIT, Case, version_of
+from harness.diagnose.case import EBPF, EXECUTABLE, EXTENSION, PACKAGE, UNIT, Case, version_of
 from harness.diagnose.rule import Ask, Because, Finding, Role, Rule, Sure, because
 from harness.msp import diagnosis_codes as codes
 from harness.msp.messages import Form
@@ -227,6 +227,8 @@ def below_floor(case: Case) -> Iterator[Finding]:
     kernel = case.kernel
     if not kernel or not kernel.version or kernel.version >= DOCUMENTED_FLOOR or case.system == "windows":
         return
+    if case.failing(EBPF, Form.LOAD, Form.LOAD_OTHER):
+        return  # what the verifier says is worth more, and names both floors
     measured = (
         "below the measured floor (mainline 5.7) too: unless the distribution backported it, connect4 is refused"
         if kernel.version < MEASURED_FLOOR
