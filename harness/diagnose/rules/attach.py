@@ -6,6 +6,7 @@ A cause needs the message: a hybrid layout, say, is no fault where the agent att
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -225,7 +226,7 @@ def not_opened(case: Case) -> Iterator[Finding]:
             (_message(said),),
             Sure.CERTAIN,
             steps=(
-                f"ls -ld {path}; findmnt -t cgroup2",
+                f"ls -ld {shlex.quote(path)}; findmnt -t cgroup2",
                 "Correct cgroupRoot in /etc/azure/proxy-agent.json, or mount cgroup2 there (see the boot loader).",
                 "sudo systemctl restart azure-proxy-agent",
             ),

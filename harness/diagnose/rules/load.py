@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -133,7 +134,7 @@ def object_unread(case: Case) -> Iterator[Finding]:
         (because(said.source, "the agent's own words"), *_floors(case)),
         Sure.CERTAIN,
         steps=() if code is not codes.OBJECT_NOT_READ else (
-            f"ls -l {path} /usr/lib/azure-proxy-agent/ebpf_cgroup.o",
+            f"ls -l {shlex.quote(path)}",
             "Reinstall: sudo apt-get install --reinstall azure-proxy-agent (or sudo dnf reinstall azure-proxy-agent).",
             "sudo systemctl restart azure-proxy-agent",
         ),

@@ -18,10 +18,9 @@ REFUSED = 'Failed to acquire key details: Key(KeyResponse("acquire", 403))'
 ATTACH = "Failed to start redirector: Failed to attach program 'connect4' with error: `bpf_link_create` failed"
 
 
-def unit(active: str, **more: str) -> f.UnitState:
-    return f.UnitState(
-        made.source(f"Active: {active}"), "azure-proxy-agent.service", "loaded", "enabled", active, **more
-    )
+def unit(active: str, exit_status: str | None = None) -> f.UnitState:
+    name = "azure-proxy-agent.service"
+    return f.UnitState(made.source(f"Active: {active}"), name, "loaded", "enabled", active, exit_status=exit_status)
 
 
 def test_nothing_is_no_evidence_and_never_healthy() -> None:
@@ -31,7 +30,7 @@ def test_nothing_is_no_evidence_and_never_healthy() -> None:
 
 
 def test_a_running_unit_alone_decides_nothing_and_the_missing_status_is_asked_for() -> None:
-    found = made.verdict(unit("active", sub="running"))
+    found = made.verdict(unit("active"))
     assert (found.kind, found.code.id) == (Kind.CANNOT_TELL, "MSP-E190")
     assert found.asks[0].command == "cat /var/log/azure-proxy-agent/status.json"
 
