@@ -1,7 +1,8 @@
 """What begins to cross the veth, seen from the fabric's side: a packet socket that is read when somebody asks.
 
 Packets wait in the socket's buffer, so nothing has to run while traffic flows, and what a client has sent is there
-before its connect() returns. The kernel keeps only what opens something (a SYN, a datagram); scapy takes it apart.
+before its connect() returns. The kernel keeps only what opens something (a SYN, a datagram), so that headers are all
+that there is to read: scapy, with 0.2 s to be imported and 0.3 ms a packet, is what a test compares this with.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _SO_RCVBUFFORCE = 33  # include/uapi/asm-generic/socket.h
 _BUFFER = 64 << 20  # bytes
-
+_ETHERNET, _IPV4 = 14, 20  # bytes of a header; IPv4's without options
+_FLAGS = "FSRPAUECN"  # TCP's, from the lowest bit
 
 _SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
 
@@ -45,7 +47,7 @@ class Packet:
     source_port: int
     destination: str
     port: int
-    flags: str = ""  # TCP's, as scapy writes them: S, SA, PA …
+    flags: str = ""  # TCP's, a letter each: S, SA, PA …
 
     @property
     def opens(self) -> bool:
@@ -79,17 +81,21 @@ class Capture:
 
 
 def dissect(frame: bytes) -> Packet | None:
-    """An Ethernet frame's TCP or UDP over IPv4; None for anything else."""
-    from scapy.layers.inet import IP, TCP, UDP
-    from scapy.layers.l2 import Ether
-
-    packet = Ether(frame)
-    if not packet.haslayer(IP):
+    """An Ethernet frame's TCP or UDP over IPv4; None for anything else, a later fragment, or what is cut off."""
+    if len(frame) < _ETHERNET + _IPV4 or frame[12:14] != b"\x08\x00":
         return None
-    ip = packet[IP]
-    if packet.haslayer(TCP):
-        tcp = packet[TCP]
-        return Packet("tcp", ip.src, tcp.sport, ip.dst, tcp.dport, str(tcp.flags))
-    if packet.haslayer(UDP):
-        return Packet("udp", ip.src, packet[UDP].sport, ip.dst, packet[UDP].dport)
-    return None
+    protocol, begin = frame[_ETHERNET + 9], _ETHERNET + 4 * (frame[_ETHERNET] & 0xF)
+    (fragment,) = struct.unpack_from("!H", frame, _ETHERNET + 6)
+    needed = {socket.IPPROTO_TCP: 20, socket.IPPROTO_UDP: 8}.get(protocol)
+    if needed is None or begin < _ETHERNET + _IPV4 or len(frame) < begin + needed or fragment & 0x1FFF:
+        return None
+    source, destination = (socket.inet_ntoa(frame[at : at + 4]) for at in (_ETHERNET + 12, _ETHERNET + 16))
+    source_port, port = struct.unpack_from("!HH", frame, begin)
+    if protocol == socket.IPPROTO_UDP:
+        return Packet("udp", source, source_port, destination, port)
+    flags = int.from_bytes(frame[begin + 12 : begin + 14], "big") & 0x1FF
+    return Packet("tcp", source, source_port, destination, port, _letters(flags))
+
+
+def _letters(flags: int) -> str:
+    return "".join(letter for bit, letter in enumerate(_FLAGS) if flags >> bit & 1)

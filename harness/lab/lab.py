@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -203,8 +202,7 @@ def _vm(cgroup: Path) -> Mapping[str, Handler]:
 def _fabric() -> Mapping[str, Handler]:
     """The fabric's worker."""
     processes.unshare(Namespace.NETWORK)
-    # scapy takes 0.2 s to import; the first captured() finds it there
-    state: dict[str, Any] = {"scapy": asyncio.get_running_loop().run_in_executor(None, _import_scapy)}
+    state: dict[str, Any] = {}
 
     async def build(vm_pid: int) -> None:
         # pyroute2 runs a loop of its own; a thread started after unshare() is in the same namespace
@@ -227,8 +225,7 @@ def _fabric() -> Mapping[str, Handler]:
         others = [(topology.OTHER_ADDRESS, 80), *{(endpoint.address, OTHER_PORT) for endpoint in ENDPOINTS}]
         state["others"] = [await asyncio.start_server(_answer_other, *other) for other in others]
 
-    async def captured() -> tuple[list[dict[str, Any]], int]:
-        await state["scapy"]
+    def captured() -> tuple[list[dict[str, Any]], int]:
         packets, dropped = state["capture"].drain()
         return [asdict(packet) for packet in packets], dropped
 
@@ -238,12 +235,6 @@ def _fabric() -> Mapping[str, Handler]:
 
     handlers: dict[str, Handler] = {"build": build, "start": start, "captured": captured, "requests": requests}
     return handlers
-
-
-def _import_scapy() -> None:
-    """Without cryptography, which scapy asks for at once, takes a fifth of its time, and is not needed for headers."""
-    sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]
-    import scapy.layers.inet  # noqa: F401
 
 
 async def _answer_other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
