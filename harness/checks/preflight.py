@@ -102,7 +102,8 @@ def kernel(machine: Machine) -> Result:
         "measured floor": MEASURED_FLOOR,
         "probes": said,
     }
-    lacking = [feature for feature in FEATURES if not machine.has(feature.name)]
+    asked = [feature for feature in FEATURES if feature.needed or feature.without]
+    lacking = [feature for feature in asked if not machine.has(feature.name)]
     needed = [feature for feature in lacking if feature.needed]
     unknown = [feature for feature in needed if machine.features[feature.name].answer is Answer.UNKNOWN]
     if unknown:
@@ -121,9 +122,7 @@ def kernel(machine: Machine) -> Result:
         return Result(
             "preflight.kernel", title, Outcome.WARN, f"{release} has what redirection needs, but {lost}", evidence
         )
-    return Result(
-        "preflight.kernel", title, Outcome.PASS, f"{release} has all {len(FEATURES)} things asked for", evidence
-    )
+    return Result("preflight.kernel", title, Outcome.PASS, f"{release} has all {len(asked)} things asked for", evidence)
 
 
 JOINS = {Join.SOCK_OPS: "sock-ops", Join.KPROBE: "kprobe"}

@@ -226,6 +226,8 @@ def _make(tree: Path, words: Sequence[str], each: Callable[[str], None]) -> None
         with suppress(ProcessLookupError):
             process.kill()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
     interruption.check()
     if status:
         error = next((line.strip() for line in last if "error" in line.lower()), (last or ["no output"])[-1].strip())

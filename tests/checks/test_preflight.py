@@ -36,7 +36,7 @@ def test_kernel_without_what_is_needed_blocks(name: str) -> None:
     assert result.remedy
 
 
-@pytest.mark.parametrize("name", [feature.name for feature in FEATURES if not feature.needed])
+@pytest.mark.parametrize("name", [feature.name for feature in FEATURES if feature.without])
 def test_kernel_without_the_rest_warns_what_is_lost(name: str) -> None:
     result = preflight.kernel(lacking(name))
     assert (result.outcome, result.blocking) == (Outcome.WARN, False)
