@@ -5,6 +5,7 @@ Texts are plain. Quotes are a stranger's: each renderer makes them visible (repo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -115,15 +116,40 @@ def _cause(finding: Finding) -> Cause:
         summary=finding.summary,
         guide=item.breadcrumb if item and finding.role is not Role.HEALTHY else "",
         line=item.line if item else None,
-        quotes=[quote(row) for row in finding.because],
+        quotes=_quotes(finding),
         steps=() if finding.role is Role.HEALTHY else finding.remedy,
     )
+
+
+def _quotes(finding: Finding) -> list[Quote]:
+    """The evidence, with what one line shows in several ways told once."""
+    found: dict[tuple[str, str], Quote] = {}
+    for number, row in enumerate(finding.because):
+        one = quote(row)
+        key = (one.place, one.text) if one.place else ("", str(number))
+        old = found.get(key)
+        found[key] = one if old is None else Quote(one.place, one.text, f"{old.shows}; {one.shows}")
+    return list(found.values())
 
 
 def quote(row: Because) -> Quote:
     if row.source is None:
         return Quote("", "", row.shows)
     return Quote(str(row.source), _shortened(row.source.text), row.shows)
+
+
+_COMMANDS = re.compile(
+    r"(?:sudo|az|sc|systemctl|journalctl|ls|df|curl|echo|ss|date|findmnt|grep|bpftool|cat|mount|uname|tail|type|dir|"
+    r"powershell|azure-proxy-agent|msp-harness) "
+)
+
+
+def pieces(text: str) -> list[tuple[bool, str]]:
+    """A sentence of ours as (whether it is code, text): what stands between backticks, or the whole of a command."""
+    parts = text.split("`")
+    if _COMMANDS.match(text) and not text.endswith("."):
+        return [(True, text)]
+    return [(bool(number % 2), part) for number, part in enumerate(parts)] if len(parts) % 2 else [(False, text)]
 
 
 def _shortened(text: str) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnose.page import Cause, Page, page
+from harness.diagnose.page import Cause, Page, page, pieces
 from harness.diagnose.verdict import Verdict
 from harness.report import markdown
 from harness.report.model import Outcome
@@ -99,13 +99,13 @@ def _groups(one: Page) -> Iterator[tuple[str, Sequence[Cause]]]:
 def to_markdown(verdict: Verdict) -> str:
     """The page to paste into a ticket; ends with a newline. Nothing in it is obeyed as Markdown or HTML."""
     one = page(verdict)
-    text, code = markdown.escape, markdown.code
+    text, code = _prose, _code
     lines = [f"## {text(one.word.capitalize())}: {text(one.title)}", ""]
     lines += [f"`{one.code}`" + (f" · {one.sure}" if one.sure else ""), "", text(one.summary), ""]
     if one.main:
         lines += _markdown_quotes(one.main)
         if one.main.steps:
-            lines += ["**What to do**", "", *(f"{n}. {_step(step)}" for n, step in enumerate(one.main.steps, 1)), ""]
+            lines += ["**What to do**", "", *(f"{n}. {_prose(step)}" for n, step in enumerate(one.main.steps, 1)), ""]
         if one.main.guide:
             lines += [f"**Guide:** {text(one.main.guide)}", ""]
     for heading, rows in _groups(one):
@@ -124,11 +124,20 @@ def to_markdown(verdict: Verdict) -> str:
     return "\n".join(lines) + "\n"
 
 
-_COMMANDS = ("sudo ", "az ", "sc ", "systemctl ", "journalctl ", "ls ", "df ", "curl ", "echo ", "ss ")
+def _code(text: str) -> str:
+    """As code outside a table, where a bar stands for itself: commands are copied."""
+    return markdown.code(text).replace(r"\|", "|")
 
 
-def _step(step: str) -> str:
-    return markdown.code(step) if step.startswith(_COMMANDS) else markdown.escape(step)
+def _prose(text: str) -> str:
+    """A sentence, with what is code in it as code and everything else as text."""
+    return "".join(_code(piece) if code else _edges(piece) for code, piece in pieces(text))
+
+
+def _edges(text: str) -> str:
+    """Escaped, with the blanks at its ends, which escape() takes away."""
+    left, right = text[: len(text) - len(text.lstrip(" "))], text[len(text.rstrip(" ")) :]
+    return left + markdown.escape(text) + right if text.strip() else text
 
 
 def _markdown_quotes(cause: Cause) -> list[str]:
@@ -136,8 +145,8 @@ def _markdown_quotes(cause: Cause) -> list[str]:
         return []
     rows = []
     for row in cause.quotes:
-        where = f"{markdown.code(row.place)}: {markdown.code(row.text)} " if row.place else ""
-        rows.append(f"- {where}{'→ ' if where else ''}{markdown.escape(row.shows)}")
+        where = f"{_code(row.place)}: {_code(row.text)} " if row.place else ""
+        rows.append(f"- {where}{'→ ' if where else ''}{_prose(row.shows)}")
     return ["**Evidence**", "", *rows, ""]
 
 
@@ -217,4 +226,4 @@ def to_html(verdict: Verdict) -> str:
     from harness.report import page as pages
 
     one = page(verdict)
-    return pages.render("diagnosis.html", "harness.diagnose", page=one, groups=list(_groups(one)))
+    return pages.render("diagnosis.html", "harness.diagnose", page=one, groups=list(_groups(one)), pieces=pieces)
