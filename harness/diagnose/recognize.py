@@ -150,6 +150,10 @@ def _texts(parts: list[Section], found: list[Found], kinds: dict[str, None], dep
         if part.command:
             output = part.text.strip("\n")[:_LONGEST_OUTPUT]
             found.append(CommandOutput(part.prompt, part.command[:400], output, part.ended))
+            kinds["commands"] = None
+            if not output.strip() and not part.ended:
+                what = f"nothing stands behind `{part.command[:80]}`: whether it printed nothing is not known"
+                found.append(Note(NoteKind.DAMAGED, part.document, what, part.prompt.line))
         if part.host:
             found.append(Identity(part.prompt, IdentityKind.HOST, part.host))
         if len(found) - before > MOST_FACTS:

@@ -21,7 +21,7 @@ TYPES = (
     "sk_lookup|syscall|netfilter"
 )
 _PROGRAM = re.compile(
-    rf"^[ \t]{{0,4}}(?P<id>\d{{1,9}}): (?P<type>{TYPES}|type \d{{1,4}})(?:  name (?P<name>\S{{1,64}}))?"
+    rf"^[ \t]{{0,4}}(?P<id>\d{{1,9}}): (?P<type>(?:{TYPES})(?!\w)|type \d{{1,4}})(?:  name (?P<name>\S{{1,64}}))?"
     r"(?:  (?:override_return_func[^\n]{0,20}  )?tag (?P<tag>[0-9a-f]{16}))?[^\n]*$",
     re.MULTILINE,
 )
@@ -33,7 +33,7 @@ _ATTACHED = re.compile(
     r"^[ \t]{0,8}(?P<id>\d{1,9})[ \t]+(?P<type>(?:cgroup_|lsm_)?[a-z]\w{2,40})(?:[ \t]+(?P<flags>multi|override))?"
     r"(?:[ \t]+(?P<name>[^\s(][^\s]{0,63}))?[ \t]*$"
 )
-_ATTACHED_HEAD = re.compile(r"^(?:CgroupPath\s*\n)?ID\s+AttachType\s+AttachFlags", re.MULTILINE)
+_ATTACHED_HEAD = re.compile(r"^(?:CgroupPath\s*\n)?ID\s+AttachType\s+(?:AttachFlags|(?P<effective>Name))", re.MULTILINE)
 _ATTACH_WORDS = re.compile(r"^(?:cgroup_|lsm_)|^(?:ingress|egress|sock_create|sock_ops|device|bind[46]|post_bind[46]|"
                            r"connect[46]|sendmsg[46]|recvmsg[46]|sysctl|getsockopt|setsockopt|sock_release|"
                            r"getpeername[46]|getsockname[46])$")  # fmt: skip
@@ -43,6 +43,8 @@ _INSTRUCTION = re.compile(r"^\s{0,8}\d{1,7}: \([0-9a-f]{2}\) \S", re.MULTILINE)
 def read_programs(section: Section) -> Iterator[Found]:
     found = list(_PROGRAM.finditer(section.text))[:MOST]
     if not found:
+        if section.text.strip() == "[]":
+            yield BpfPrograms(section.source(0, "[]"), ())
         return
     programs = []
     for match, end in zip(found, [*(later.start() for later in found[1:]), len(section.text)], strict=False):
@@ -67,6 +69,9 @@ def read_cgroups(section: Section) -> Iterator[Found]:
     """bpftool cgroup tree (a path, then its programs, indented) and show (programs alone)."""
     head = _ATTACHED_HEAD.search(section.text)
     command = section.command or ""
+    if section.text.strip() == "[]":
+        yield CgroupPrograms(section.source(0, "[]"), (), "tree" in section.named, "effective" in command)
+        return
     if not head and "bpftool" not in command:
         return
     asked = re.search(r"cgroup\s+(?:show|list)\s+(/\S+)", command)
@@ -87,7 +92,7 @@ def read_cgroups(section: Section) -> Iterator[Found]:
     tree = "CgroupPath" in section.text or "cgroup tree" in command
     if rows or (tree and head) or ("cgroup" in command and section.ended and not section.text.strip()):
         where = section.source(first if first is not None else start) if section.text.strip() else section.prompt
-        yield CgroupPrograms(where, tuple(rows), tree, "effective" in command)
+        yield CgroupPrograms(where, tuple(rows), tree, "effective" in command or bool(head and head["effective"]))
 
 
 def of_programs(value: object, section: Section, begin: int, end: int) -> Iterator[Found]:

@@ -19,7 +19,7 @@ SHORT = re.compile(
     r"(?P<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"
     r"|(?:[A-Z][a-z]{2} )?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?[+-]\d\d:?\d\d| [A-Z]{2,5}|Z)?"
     r"|\d{9,11}\.\d{6}"
-    r"|\[ {0,8}\d{1,9}\.\d{3,9}\])"
+    r"|\[ {0,8}\d{1,9}\.\d{3,9}(?: {1,20}| <[ \d.]{1,20}>)?\])"
     r" (?P<host>[\w][\w.-]{0,63}) (?P<ident>[\w(][\w./@:()+ -]{0,63}?)(?:\[(?P<pid>\d{1,9})\])?: "
 )
 DMESG = re.compile(r"(?P<time>\[ {0,8}\d{1,9}\.\d{6}\]) (?![\w.-]{1,64} [\w./@()-]{1,64}(?:\[\d{1,9}\])?: )")
@@ -61,6 +61,19 @@ def read_short(section: Section) -> Iterator[Found]:
         )
     yield from _hosts(section, hosts)
     yield from left_out(section, SHORT, count)
+
+
+def read_cat(section: Section) -> Iterator[Found]:
+    """-o cat: messages alone; whose they are stands in the command."""
+    asked = re.search(r"(?:-u|--unit)[ =]?(\S+)", section.command or "")
+    rows: dict[str, tuple[int, int]] = {}
+    for index, line in enumerate(section.lines):
+        if line.strip():
+            rows[line] = (index, rows.pop(line, (0, 0))[1] + 1)
+    for line, (index, times) in list(rows.items())[-LIMITS.entries :]:
+        message = shown(line, LONGEST)
+        unit = asked[1] if asked else None
+        yield UnitLog(section.source(index), unit, unit, None, None, None, None, None, message, times)
 
 
 def read_dmesg(section: Section) -> Iterator[Found]:

@@ -103,9 +103,6 @@ def read_hostnamectl(section: Section) -> Iterator[Found]:
         source, value = section.at(match.start(1)), shown(match[2].strip(), 200)
         if match[1] == "Operating System":
             yield OsRelease(source, {"PRETTY_NAME": value})
-        elif match[1] == "Kernel" and (release := re.fullmatch(rf"Linux (?P<release>{_RELEASE})", value)):
-            numbers = release["release"].split(".")
-            yield KernelRelease(source, release["release"], (int(numbers[0]), int(re.split(r"\D", numbers[1])[0])))
         elif match[1] == "Machine ID":
             yield Identity(source, IdentityKind.MACHINE, value)
         elif match[1] == "Static hostname" and _HOST_NAME.fullmatch(value):
@@ -130,13 +127,16 @@ def read_filesystems(section: Section) -> Iterator[Found]:
 
 
 def read_command_line(section: Section) -> Iterator[Found]:
+    alone = section.text.strip()
+    if section.named.endswith("/proc/cmdline") or (
+        section.command is None and re.search(r"cmdline(?:\.\w+)?$", section.named)
+    ):
+        if alone and len(alone) < 8192:
+            text = " ".join(alone.split("\n"))  # a mail wrapped it
+            yield CommandLine(section.source(0, quoted(text)), _words(shown(text, 8192)))
+        return
     for match in list(_CMDLINE.finditer(section.text[: 1 << 20]))[:4]:
-        text = match[1]
-        if "cmdline" in section.named and section.command is None:
-            text = section.text[match.start(1) :].strip().replace("\n", " ")  # a mail wrapped it
-        yield CommandLine(section.at(match.start(1), quoted(text)), _words(shown(text, 8192)))
-        if section.named.endswith("cmdline"):
-            return
+        yield CommandLine(section.at(match.start(1), match[1]), _words(shown(match[1], 8192)))
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ _VERSION = re.compile(
 _ALONE = re.compile(r"(?:cloud-init\s+)?v?(\d{1,4}\.\d{1,3}(?:\.\d{1,4})?(?:[-+~][\w.+~-]{0,60})?)")
 _STATUS = re.compile(r"^status: (done|error|running|disabled|not run|degraded[\w ]*|not started)[ \t]*$", re.MULTILINE)
 _REPORT = re.compile(r"result=(?:error|success)\|[^\n]{0,16000}")
+_VM_ID = re.compile(r"[0-9a-fA-F-]{36}")
 _DATA_SOURCE = re.compile(r"DataSource\w+")
 
 
@@ -72,7 +73,7 @@ def of_state(value: Mapping[str, Any], section: Section, begin: int, end: int) -
         found = part.get("errors")
         errors += [shown(str(item), 1_000) for item in found[:MOST]] if isinstance(found, list) else []
     status = text(body.get("status")) or ("error" if errors else None)
-    yield CloudInitState(section.at(begin), status, text(body.get("datasource")), tuple(errors[:MOST]))
+    yield CloudInitState(section.at(begin), status, text(body.get("datasource")) or None, tuple(errors[:MOST]))
 
 
 def read_reports(section: Section) -> Iterator[Found]:
@@ -91,7 +92,7 @@ def read_reports(section: Section) -> Iterator[Found]:
         agent = fields.get("agent", "")
         if agent.lower().startswith("cloud-init/"):
             yield CloudInitVersion(source, agent.split("/", 1)[1])
-        if fields.get("vm_id"):
+        if _VM_ID.fullmatch(fields.get("vm_id", "")):
             yield Identity(source, IdentityKind.VM, fields["vm_id"].lower())
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from harness.diagnose.decode import moment, shown
-from harness.diagnose.facts import PathSeen, UnitFile, UnitState
+from harness.diagnose.facts import Note, NoteKind, PathSeen, UnitFile, UnitState
 from harness.diagnose.readers import Found
 from harness.diagnose.sections import Section
 from harness.diagnose.values import number
@@ -27,9 +27,13 @@ _MAIN = re.compile(
     r"\((?P<how>[^\n()]{0,100})\))",
     re.MULTILINE,
 )
-_ENDED = re.compile(r"code=(\w+)(?:, status=([^\s,)]{1,40}))?")
-_RUNS = re.compile(r"[└├]─\s{0,2}(\d{1,9}) (\S{1,400})")
+_ENDED = re.compile(r"code=(\w+)(?:, (?:status|signal)=([^\s,)]{1,40}))?")
+_RUNS = re.compile(r"(?:[└├]─|[`|]-)\s{0,2}(\d{1,9}) (\S{1,400})")
 _NOT_FOUND = re.compile(rf"Unit ({_UNIT}|[\w@:.-]{{1,100}}) (?:could not be found|not found|does not exist)\b")
+_NO_FILES = re.compile(
+    rf"^(?:No files found for (?P<none>\S{{1,200}}?)\.?|# Unit (?P<masked>{_UNIT}) is masked\.)$", re.M
+)
+_NOT_BOOTED = re.compile(r"System has not been booted with systemd|Failed to connect to bus: ")
 _FAILED_GET = re.compile(r"Failed to get unit file state for (\S{1,200}?): No such file or directory")
 _SHOW = re.compile(
     r"^(Id|LoadState|ActiveState|SubState|UnitFileState|FragmentPath|MainPID|ExecMainPID|ExecMainCode|ExecMainStatus|"
@@ -74,6 +78,12 @@ def read_status(section: Section) -> Iterator[Found]:
         yield from _status(section, begin, end, name)
     for match in _NOT_FOUND.finditer(text):
         yield UnitState(section.at(match.start()), full(match[1]), load="not-found", active="inactive", sub="dead")
+    for match in _NO_FILES.finditer(text):
+        load = "masked" if match["masked"] else "not-found"
+        yield UnitState(section.at(match.start()), full(match["masked"] or match["none"]), load=load)
+    if asked_nobody := _NOT_BOOTED.search(text):
+        what = "systemctl had no systemd to ask: it ran in a container, or in a machine with another init"
+        yield Note(NoteKind.NOT_UNDERSTOOD, section.document, what, section.at(asked_nobody.start()).line)
     for match in _FAILED_GET.finditer(text):
         yield UnitState(section.at(match.start()), full(match[1]), load="not-found")
 
