@@ -1,6 +1,7 @@
 # make verify ARGS='--only redirect'   does a connect4 program redirect on this kernel? (set-up included, as root)
 # make test                            the tests that fit CI's time; it tells which do not (ARGS go to pytest)
 # make test-all                        all tests
+# make vagrant-test                    a machine by Vagrant: box, up, verify, the Report, destroy, nothing left
 # make lint | bench | fuzz | clean | install | requirements
 VENV ?= .venv
 export VENV
@@ -9,9 +10,9 @@ ARGS ?=
 UV ?= uv
 
 # What ruff and mypy look at, of what there is.
-CODE := $(wildcard harness setup tests bench)
+CODE := $(wildcard harness setup tests bench vagrant)
 
-.PHONY: verify test test-all lint bench fuzz clean install install-dev requirements
+.PHONY: verify test test-all vagrant-test lint bench fuzz clean install install-dev install-vagrant requirements
 .DEFAULT_GOAL := verify
 
 install:
@@ -20,14 +21,20 @@ install:
 install-dev:
 	@sh setup/bootstrap.sh dev
 
+install-vagrant:
+	@sh setup/bootstrap.sh vagrant
+
 verify: install
 	@"$(BIN)"/msp-harness verify $(ARGS)
 
 test: install-dev
 	@"$(BIN)"/python -m pytest $(ARGS)
 
-test-all: install-dev
+test-all: install-vagrant
 	@"$(BIN)"/python -m pytest -m 'slow or not slow' $(ARGS)
+
+vagrant-test: install-vagrant
+	@"$(BIN)"/python -m vagrant $(ARGS)
 
 lint: install-dev
 	"$(BIN)"/ruff check $(CODE)
