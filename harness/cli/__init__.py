@@ -25,6 +25,7 @@ from harness.cli import (
     redact,
     reproduce,
     verify,
+    vm,
 )
 from harness.cli.output import silence_stdout
 from harness.errors import HarnessError
@@ -43,6 +44,8 @@ COMMANDS = (
     key_reset,
     inspect_object,
     agent,
+    vm,
+    matrix,
     kernels,
     codes,
     clean,

@@ -47,10 +47,10 @@ def run(options: argparse.Namespace) -> int:
     if ALL not in options.names or options.verbose:  # who names a failure wants to see all of it
         for result in results:
             print(failures.tell(result), file=screen.file)
-    return publish(options, recording.report(results), _reproduced(results), screen)
+    return publish(options, recording.report(results), reproduced(results), screen)
 
 
-def _reproduced(results: Sequence[Result]) -> str:
+def reproduced(results: Sequence[Result]) -> str:
     """PASS means here that the failure came about and that its remedy helped."""
     done = sum(result.outcome is Outcome.PASS for result in results)
     skipped = sum(result.outcome is Outcome.SKIP for result in results)

@@ -13,7 +13,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verify = commands.add_parser("verify", help="does a connect4 program load, attach and redirect on this kernel?")
     verify.set_defaults(command=run)
     verify.add_argument("--list", action="store_true", help="list the checks and end")
-    verify.add_argument("--only", action="append", default=[], metavar="CHECK", help="run only this check (repeatable)")
+    choices(verify)
+    report_options(verify)
+
+
+def choices(verify: argparse.ArgumentParser) -> None:
+    """The options that say what is verified, here or in a guest."""
+    verify.add_argument(
+        "--only", action="extend", type=_words, default=[], metavar="CHECK,…", help="run only these checks (repeatable)"
+    )
     verify.add_argument("--quick", action="store_true", help="leave out the census and the other slow checks")
     verify.add_argument(
         "--program", choices=("plain", "hardened"), default="plain", help="which of our programs to verify"
@@ -29,7 +37,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verify.add_argument(
         "--self-test", action="store_true", help="also break the program in every way and see it caught"
     )
-    report_options(verify)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,17 +50,13 @@ def run(options: argparse.Namespace) -> int:
 
     only = tuple(options.only) or (("chain",) if options.explain else ())
     options.verbose |= options.explain  # the steps of the chain are its evidence
-    if options.list or options.only:
+    if options.list:
         from harness.checks import plan
 
-        if options.list:
-            for name, title in plan.names():
-                print(f"{name:<16}{title}")
-            return EXIT_OK
-        unknown = plan.unknown(only)
-        if unknown:
-            return usage(f"no check is named {', '.join(unknown)}; `msp-harness verify --list` lists them")
-    problem = _objectusage(options)
+        for name, title in plan.names():
+            print(f"{name:<16}{title}")
+        return EXIT_OK
+    problem = wrong(options)
     if problem:
         return usage(problem)
     file = None
@@ -83,8 +90,14 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def _objectusage(options: argparse.Namespace) -> str:
-    """What cannot be asked for together; empty when all can."""
+def wrong(options: argparse.Namespace) -> str:
+    """What cannot be asked for, or not together; empty when all can."""
+    if options.only:
+        from harness.checks import plan
+
+        unknown = plan.unknown(options.only)
+        if unknown:
+            return f"no check is named {', '.join(unknown)}; `msp-harness verify --list` lists them"
     if options.compare and not options.object:
         return "--compare compares with an object: give --object FILE too"
     if options.object and options.program != "plain":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.report import Json, Outcome, Result
+from harness.report import Json, Outcome, Report, Result
 from harness.vm import wire
 from harness.vm.qemu import Running
 
@@ -90,6 +90,13 @@ def failed(
             f"guest.{what}", _TITLE, Outcome.ERROR, summary, evidence=evidence or {}, observed=observed, remedy=remedy
         )
     )
+
+
+def verdict(report: Report) -> str:
+    """One sentence for a person in a hurry, for a Report of a guest that failed; empty for any other."""
+    if len(report.results) == 1 and report.results[0].group == "guest":
+        return f"the guest failed, {report.results[0].summary}"
+    return ""
 
 
 def silent(running: Running, doing: str, limit: str) -> Failed:

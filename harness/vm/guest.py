@@ -7,14 +7,13 @@ needs no new root. The guest runs the same checks as the host: there is no secon
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
 import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +40,8 @@ class Guest:
     name: str
 
 
-@functools.cache
-def get() -> Guest:
-    """The guest for this machine's suite; the first time it takes about a minute to make.
+def get(tell: Callable[[str], None] = lambda line: None) -> Guest:
+    """The guest for this machine's suite; the first time it takes about a minute to make, which tell is told.
 
     Raises HarnessError when a program for it is missing or the packages cannot be had.
     """
@@ -51,7 +49,12 @@ def get() -> Guest:
     wanted = {found.name: found.version for found in _requirements(importlib.metadata.distribution("msp-harness"))}
     recipe = [_VERSION, suite, PACKAGES, _WITHOUT, _PLACES, wanted, sys.version_info[:2]]
     name = f"{suite}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]}"
-    entry = cache.kept("guests", name, lambda place: _make(suite, place))
+
+    def make(place: Path) -> None:
+        tell(f"making a root file system for guests, from {suite}'s packages")
+        _make(suite, place)
+
+    entry = cache.kept("guests", name, make)
     return Guest(entry / "root.ext4", entry / "busybox", name)
 
 

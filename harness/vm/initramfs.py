@@ -22,6 +22,7 @@ from harness.vm.kernels import Kernel
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
 
 _VERSION = 1  # of the archive of this package
+_LEFT_OUT = ("diagnose", "matrix", "image")  # layers that no job in a guest reaches
 
 _INIT = """\
 #!/bin/busybox sh
@@ -82,7 +83,9 @@ def _digest(top: Path) -> str:
 
 def _files(top: Path) -> list[tuple[str, Path]]:
     """The package's files and their names in the guest, sorted."""
-    found = [(f"harness/{path.relative_to(top)}", path) for path in top.rglob("*") if path.is_file()]
+    parts = [part for part in top.iterdir() if part.name not in _LEFT_OUT]
+    paths = [path for part in parts for path in ([part] if part.is_file() else part.rglob("*")) if path.is_file()]
+    found = [(f"harness/{path.relative_to(top)}", path) for path in paths]
     found += [(f"bpf/{path.name}", path) for path in source.directory().iterdir() if path.is_file()]
     return sorted(row for row in found if "__pycache__" not in row[1].parts)
 

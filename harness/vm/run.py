@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import datetime
 import os
+import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,17 +25,19 @@ from harness.vm.qemu import Running
 
 _PROGRAMS = ".programs"
 _COMPILED = ("verify", "reproduce", "agent")  # commands that load programs of ours
+_LIVE = re.compile("(the )?live kernel")  # what the guest calls itself in its Report's target
 _WARM_UP = ("verify", "--quick")
 """Run once before a guest is saved: modules are loaded then, and what is read from the disk is in memory."""
 
 
-def run(machine: Machine, job: Job) -> Report:
+def run(machine: Machine, job: Job, tell: Callable[[str], None] = lambda line: None) -> Report:
     """Run a job in a guest: its Report, or one with the Result guest.…, which says why the guest gave none.
 
-    Raises HarnessError for what is to be mended here first: no QEMU, no packages for a guest, no compiler.
+    tell is given a line for what takes long. Raises HarnessError for what is to be mended here first: no QEMU, no
+    packages for a guest, no compiler.
     """
     qemu.binary()
-    host = _Host(machine, guest.get(), _now(), time.monotonic())
+    host = _Host(machine, guest.get(tell), _now(), time.monotonic(), tell)
     by = accelerator.usable(machine, host.guest)
     try:
         return _resumed(host, by, job) if not job.fresh else _booted(host, by, job)
@@ -50,6 +53,7 @@ class _Host:
     guest: Guest
     at: str
     clock: float
+    tell: Callable[[str], None]
 
     def target(self, by: str, how: str) -> str:
         variation = self.machine.variation
@@ -93,6 +97,7 @@ def _resumed(host: _Host, by: str, job: Job) -> Report:
 
 
 def _booted(host: _Host, by: str, job: Job, why: str = "") -> Report:
+    host.tell(f"booting {host.machine.kernel.release}{why}")
     with boot.cold(host.machine, host.guest, by) as running:
         _ready(host, by, running)
         return _report(host, by, f"booted{why}", _perform(host, by, running, job), running)
@@ -190,4 +195,5 @@ def _report(host: _Host, by: str, how: str, ended: Mapping[str, Any], running: R
         report = json.load(content)
     except HarnessError as error:
         raise failed.garbled(error, running) from error
-    return replace(report, target=host.target(by, how))
+    target = _LIVE.sub(lambda found: host.target(by, how), report.target, count=1)
+    return replace(report, target=target)

@@ -43,6 +43,8 @@ _PORTS = Path("/sys/class/virtio-ports")
 _CGROUP = Path("/sys/fs/cgroup")
 _WRITABLE = (Path("/tmp"), Path("/run"), Path("/dev/shm"))
 _IMPORTED = ("cli", "report", "kernel", "program", "verifier", "lab", "agent", "checks", "failures")
+_LATE = ("importlib.resources", "urllib.request", "rich.console", "rich.text", "rich.cells", "rich.table")
+"""What the packages above import only when they want it."""
 
 _MOUNTS = (
     ("proc", Path("/proc"), ""),
@@ -151,6 +153,8 @@ def _import() -> None:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
+    for name in _LATE:
+        importlib.import_module(name)
 
 
 def _ports() -> dict[str, str]:
