@@ -22,6 +22,7 @@ from harness.cli import (
     inspect_object,
     kernels,
     key_reset,
+    matrix,
     redact,
     reproduce,
     verify,

@@ -18,7 +18,7 @@ _NOT_ASKED = Probed(Answer.UNKNOWN, "not asked for")
 
 @dataclass(frozen=True)
 class Ability:
-    """A row of the table. title completes `PROGRAM …`: loads, redirects."""
+    """A row of the table. title completes `PROGRAM …`."""
 
     name: str
     title: str
@@ -91,19 +91,25 @@ def _not_reached(report: Report) -> Probed:
     return _why_not(report)
 
 
+_WAYS = (Way.LINK, Way.MULTI, Way.OVERRIDE, Way.SINGLE)
+_ATTACHES = "attaches by "
+
 ABILITIES = (
     Ability("loads", "loads", loads),
-    *(Ability(f"attach.{way}", f"is attached by {text}", _attaches(way)) for way, text in (
-        (Way.LINK, "bpf_link"),
-        (Way.MULTI, "BPF_PROG_ATTACH beside others (multi)"),
-        (Way.OVERRIDE, "BPF_PROG_ATTACH, children may override"),
-        (Way.SINGLE, "BPF_PROG_ATTACH, exclusive (single)"),
-    )),
-    Ability("redirects", "redirects the three endpoints", redirects),
-)  # fmt: skip
+    *(Ability(f"attach.{way}", f"{_ATTACHES}{way}", _attaches(way)) for way in _WAYS),
+    Ability("redirects", "redirects", redirects),
+)
 
-WAYS = {f"attach.{way}": str(way) for way in (Way.LINK, Way.MULTI, Way.OVERRIDE, Way.SINGLE)}
-"""The abilities that are ways of attaching, with their short names."""
+WAYS = {f"attach.{way}": str(way) for way in _WAYS}
+"""The abilities that are ways of attaching, with their short names: bpf_link, and BPF_PROG_ATTACH with its flags."""
+
+
+def phrase(titles: Sequence[str]) -> str:
+    """`loads, attaches by link, multi, redirects`."""
+    ways = [title.removeprefix(_ATTACHES) for title in titles if title.startswith(_ATTACHES)]
+    others = [title for title in titles if not title.startswith(_ATTACHES)]
+    attaches = [_ATTACHES + ", ".join(ways)] if ways else []
+    return ", ".join([*others[:1], *attaches, *others[1:]] if "loads" in titles else [*attaches, *others])
 
 
 def word(report: Report) -> str:

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from harness.checks.preflight import DOCUMENTED_FLOOR
 from harness.kernel.probes import Answer, Probed
-from harness.matrix.abilities import ABILITIES, Ability
+from harness.matrix.abilities import ABILITIES, Ability, phrase
 from harness.matrix.model import Matrix, Program, Row
 
 Measured = tuple[Row, Probed]
@@ -46,6 +46,15 @@ class Floor:
 def floors(matrix: Matrix) -> list[Floor]:
     """For each kind of machine, program and ability; without abilities that no cell was asked about."""
     return [floor for floor in _floors(matrix) if floor.accepted or floor.refused or floor.altered]
+
+
+def together(found: Sequence[Floor]) -> list[tuple[str, Floor]]:
+    """Abilities of a program of which the very same is to be told, in one phrase, with one of their floors."""
+    groups: dict[tuple[str, ...], tuple[list[str], Floor]] = {}
+    for floor in found:
+        same = (floor.program, floor.variation, floor.text, floor.beside, floor.reason, floor.altered)
+        groups.setdefault(same, ([], floor))[0].append(floor.title)
+    return [(phrase(titles), floor) for titles, floor in groups.values()]
 
 
 def _floors(matrix: Matrix) -> Iterator[Floor]:

@@ -9,7 +9,7 @@ from harness.checks.verify import verdict
 from harness.kernel.probes import Answer
 from harness.matrix.abilities import ABILITIES, WAYS, word
 from harness.matrix.differences import Difference, Kind, sentence
-from harness.matrix.floors import Floor, floors
+from harness.matrix.floors import Floor, floors, together
 from harness.matrix.model import Cell, Matrix, Row, headline
 from harness.report import Outcome, page
 
@@ -92,10 +92,11 @@ def _shown(matrix: Matrix, row: Row, program: str) -> _Shown:
     return _Shown(cell, row, word(cell.report), sentence, ways)
 
 
-def _floor_groups(found: Sequence[Floor]) -> list[tuple[str, str, list[Floor]]]:
+def _floor_groups(found: Sequence[Floor]) -> list[tuple[str, str, list[tuple[str, Floor]]]]:
     """Program and kind of machine, with what was measured of its abilities."""
+    told = together(found)
     places = dict.fromkeys((floor.program, floor.variation) for floor in found)
     return [
-        (program, variation, [floor for floor in found if (floor.program, floor.variation) == (program, variation)])
+        (program, variation, [one for one in told if (one[1].program, one[1].variation) == (program, variation)])
         for program, variation in places
     ]

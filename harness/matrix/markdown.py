@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from harness.kernel.probes import Answer
 from harness.matrix.abilities import ABILITIES, WAYS, word
 from harness.matrix.differences import Difference, Kind, sentence
-from harness.matrix.floors import Floor, floors
+from harness.matrix.floors import Floor, floors, together
 from harness.matrix.model import Cell, Matrix, headline
 from harness.report import Outcome
 from harness.report.markdown import MARKS, code, details, escape
@@ -67,14 +67,14 @@ def _differences(found: Sequence[Difference]) -> list[str]:
 
 
 def _floors(found: Sequence[Floor]) -> list[str]:
-    lines = ["| program | ability | measured | documented |", "|---|---|---|---|"]
-    for floor in found:
+    lines = ["| program | it | measured | documented |", "|---|---|---|---|"]
+    for phrase, floor in together(found):
         name = code(floor.program) + (f" on {escape(floor.variation)}" if floor.variation else "")
         measured = escape(floor.text)
         measured += f"<br>refusal: {escape(floor.reason)}" if floor.reason else ""
         measured += f"<br>lab kernels: {escape(floor.altered)}" if floor.altered else ""
         beside = f"<br>{escape(floor.beside)}" if floor.beside else ""
-        lines.append(f"| {name} | {escape(floor.title)} | {measured} | {floor.documented}{beside} |")
+        lines.append(f"| {name} | {escape(phrase)} | {measured} | {floor.documented}{beside} |")
     return [*lines, ""]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from harness.matrix.differences import Difference, Kind, sentence, worse
-from harness.matrix.floors import Floor, floors
+from harness.matrix.floors import Floor, floors, together
 from harness.matrix.model import BAD, Matrix, headline
 from harness.report import Outcome
 from harness.report.console import ASCII_MARKS, MARKS, STYLES
@@ -52,15 +52,12 @@ def lines(
 
 
 def _told(found: Sequence[Floor]) -> Iterator[tuple[str, str]]:
-    """Program and kind of machine with what was measured; abilities of which the same is said together."""
-    together: dict[tuple[str, str, str], list[str]] = {}
-    for floor in found:
+    """Program with what was measured of it."""
+    for phrase, floor in together(found):
         beside = f" (documented: {floor.documented}; {floor.beside})" if floor.beside else ""
         altered = f"; lab kernels: {floor.altered}" if floor.altered else ""
-        together.setdefault((floor.program, floor.variation, f"{floor.text}{beside}{altered}"), []).append(floor.title)
-    for (program, variation, said), titles in together.items():
-        where = f" on a machine with {variation}" if variation else ""
-        yield program, f"{', '.join(titles)}{where}: {said}"
+        where = f" on a machine with {floor.variation}" if floor.variation else ""
+        yield floor.program, f"{phrase}{where}: {floor.text}{beside}{altered}"
 
 
 def _last_line(screen: Console, matrix: Matrix, found: Sequence[Difference] | None, is_baseline: bool) -> Text:
