@@ -78,10 +78,11 @@ class Appliance:
         root = roots[0].strip()
         if not _ROOT.fullmatch(root):
             raise HarnessError(self._attempted, f"its root has the unusual name {root!r}")
-        found = [line.partition(":")[::2] for line in self._ask(f"inspect-get-mountpoints {root}")]
-        for place, device in sorted((place.strip(), device.strip()) for place, device in found):
-            if place in ("/", "/boot", "/usr") and _ROOT.fullmatch(device):  # no more is looked at
-                self._ask(f"mount-ro {device} {place}")
+        self._ask(f"mount-ro {root} /")
+        for line in self._ask(f"inspect-get-mountpoints {root}"):  # as the disk's fstab has it: it may be wrong
+            place, _, device = (word.strip() for word in line.partition(":"))
+            if place in ("/boot", "/usr") and _ROOT.fullmatch(device):  # no more is looked at
+                self._ask(f"-mount-ro {device} {place}")
 
     def names(self, directory: str) -> list[str]:
         """The names in a directory of the system; none where there is no such directory."""
@@ -101,12 +102,12 @@ class Appliance:
 
     def download(self, path: str, target: Path, largest: int) -> None:
         """Copy a file of the system to the host, up to so many bytes. Raises HarnessError for a larger one."""
-        self._ask(f"download {_quoted(path)} {_quoted(_piped(target, largest))}")
+        self._ask(f"download {_quoted(path)} - {_piped(target, largest)}")
         self._check(target, path, largest)
 
     def archive(self, directory: str, target: Path, largest: int) -> None:
         """A tar archive of a directory of the system, up to so many bytes. Raises HarnessError for a larger one."""
-        self._ask(f"tar-out {_quoted(directory)} {_quoted(_piped(target, largest))}")
+        self._ask(f"tar-out {_quoted(directory)} - {_piped(target, largest)}")
         self._check(target, directory, largest)
 
     def _check(self, target: Path, path: str, largest: int) -> None:
@@ -167,8 +168,8 @@ def _quoted(word: str) -> str:
 
 
 def _piped(target: Path, largest: int) -> str:
-    """A destination that takes no more than one byte too many, whatever the disk holds."""
-    return f"|head -c {largest + 1} > {shlex.quote(str(target))}"
+    """The end of a command, whose output goes to a file: no more than one byte too many, whatever the disk holds."""
+    return f"| head -c {largest + 1} > {shlex.quote(str(target))}"
 
 
 def _environment(work: Path) -> dict[str, str]:
