@@ -17,6 +17,7 @@ class Budget:
         self.limits = limits
         self._left = {"documents": limits.documents, "total": limits.total, "inflated": limits.inflated}
         self._notes: list[Note] = []
+        self._same: Counter[tuple[NoteKind, str]] = Counter()
         self._more: Counter[tuple[NoteKind, str]] = Counter()
         self._stopped = ""
 
@@ -33,11 +34,13 @@ class Budget:
         self.add(Note(kind, document, what, line))
 
     def add(self, note: Note) -> None:
-        """Keep a note; after the first limits.notes they are only counted."""
-        if len(self._notes) < self.limits.notes:
+        """Keep a note; after the first few of one kind, and the first limits.notes of all, they are only counted."""
+        same = (note.kind, note.what)
+        self._same[same] += 1
+        if len(self._notes) < self.limits.notes and self._same[same] <= self.limits.same_notes:
             self._notes.append(note)
         else:
-            self._more[note.kind, note.what] += 1
+            self._more[same] += 1
 
     def stop(self, document: str, error: Exhausted) -> None:
         """The note that says where reading ended, once."""
@@ -53,7 +56,7 @@ class Budget:
 
     def notes(self) -> list[Note]:
         more = [
-            Note(kind, "(others)", f"{what} ({count} more)" if count > 1 else what)
+            Note(kind, "(others)", f"{count:,} more: {what}")
             for (kind, what), count in self._more.most_common(self.limits.notes)
         ]
         return [*self._notes, *more]

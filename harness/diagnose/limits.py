@@ -26,6 +26,7 @@ class Limits:
     line: int = 1 << 15  # characters of a line that readers of text see
     entries: int = 4_000  # different entries of one log
     notes: int = 200  # number of notes that are told one by one
+    same_notes: int = 10  # of those with the same words
 
 
 LIMITS = Limits()

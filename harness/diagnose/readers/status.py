@@ -23,7 +23,7 @@ _ROUNDS = 3  # of escaping that are undone
 _BEGINS = re.compile(rf'"(proxyAgentStatus|{"|".join(MODULES)})"\s{{0,40}}:\s{{0,40}}\{{')
 _ESCAPED = re.compile(rf'\\"(?:proxyAgentStatus|{"|".join(MODULES)})\\{{0,7}}"')
 _TIME = re.compile(r'"timestamp"\s{0,40}:\s{0,40}"([^"\n]{10,40})"')
-_COUNT = re.compile(r'"proxyConnectionsCount"\s{0,40}:\s{0,40}(\d{1,18})')
+_COUNT = re.compile(r'"proxyConnectionsCount"\s{0,40}:\s{0,40}(\d{1,18})(?!\d)')
 _TAG = re.compile(rf"^[ \t]{{0,8}}({'|'.join(MODULES)}) - ([^\n]*)$", re.MULTILINE)
 
 
