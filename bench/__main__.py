@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import connect, verify
+from bench import connect, diagnose, verify
 
-BENCHMARKS = {"verify": verify.main, "connect": connect.main}
+BENCHMARKS = {"verify": verify.main, "connect": connect.main, "diagnose": diagnose.main}
 
 
 def main() -> int:

@@ -24,6 +24,7 @@ CHAIN = (KEY, EBPF, LISTENER)
 
 UNIT = "azure-proxy-agent.service"
 EXTENSION = "Microsoft.CPlat.ProxyAgent.ProxyAgent"  # …Linux, …Windows
+PLUGIN = "ProxyAgentVMExtension"  # what its status files call it
 PACKAGE = "azure-proxy-agent"
 EXECUTABLE = "/usr/sbin/azure-proxy-agent"
 
@@ -68,7 +69,7 @@ def part_of(message: Message) -> str:
 
 
 def is_agents_extension(name: str | None) -> bool:
-    return bool(name) and EXTENSION.casefold() in (name or "").casefold()
+    return bool(name) and (EXTENSION.casefold() in (name or "").casefold() or name == PLUGIN)
 
 
 class Case:
