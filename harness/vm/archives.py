@@ -12,13 +12,14 @@ import gzip
 import io
 import lzma
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, errno_text
 
 LARGEST = 4 << 30  # bytes that a package may unpack to; a distribution's kernel has 0.5 GB of modules
 DEB_MAGIC, RPM_MAGIC = b"!<arch>\n", b"\xed\xab\xee\xdb"
@@ -49,8 +50,11 @@ class RpmTags:
     architecture: str
 
 
-class Damaged(Exception):
-    """An archive is not what its form wants; the text says why."""
+class Damaged(HarnessError):
+    """An archive is not what its form wants; also while the content of one of its files is read."""
+
+    def __init__(self, happened: str):
+        super().__init__("read a package", happened)
 
 
 def deb_files(path: Path) -> Iterator[File]:
@@ -97,10 +101,9 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except Damaged as error:
-        raise HarnessError(attempted, f"{error}") from error
-    except (OSError, EOFError, ValueError, lzma.LZMAError, struct.error, MemoryError) as error:
-        happened = f"it is damaged: {error or type(error).__name__}"
-        raise HarnessError(attempted, happened) from error
+        raise HarnessError(attempted, error.happened) from error
+    except OSError as error:
+        raise HarnessError(attempted, errno_text(error.errno or 0), errno=error.errno or 0) from error
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
@@ -115,9 +118,13 @@ def _number(text: bytes, base: int) -> int:
     digits = text.strip(b" \0")
     if not digits:
         return 0
-    if not digits.isalnum():
-        raise Damaged("a size in it is no number")
-    return int(digits, base)
+    try:
+        number = int(digits, base)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise Damaged("a number in it is none")
+    return number
 
 
 class _Part(io.RawIOBase):
@@ -169,7 +176,10 @@ class _Limited(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._file.read(len(buffer))
+        try:
+            data = self._file.read(len(buffer))
+        except (EOFError, ValueError, MemoryError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+            raise Damaged(f"it is damaged: {error or type(error).__name__}") from error
         self._left -= len(data)
         if self._left < 0:
             raise Damaged(f"it unpacks to more than {LARGEST >> 30} GiB")

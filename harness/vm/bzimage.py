@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.command import run
+from harness.command import run, text
 from harness.errors import HarnessError
 from harness.kernel import packages
 
@@ -146,7 +146,10 @@ def _lz4(payload: bytes) -> bytes:
         return bytes(LARGEST + 1)
     if shutil.which("lz4") is None:
         raise HarnessError("unpack a kernel that lz4 packed", "there is no lz4", packages.install_hint([packages.LZ4]))
-    content = run(["lz4", "-dc", "-"], stdin=payload[:position], timeout=_UNPACK_SECONDS).stdout
+    done = run(["lz4", "-dc", "-"], stdin=payload[:position], timeout=_UNPACK_SECONDS, check=False)
+    if done.returncode:
+        raise ValueError(text(done.stderr).strip())
+    content = done.stdout
     if payload[position:] != struct.pack("<I", len(content)):
         raise ValueError(f"they hold {len(content)} bytes, and another size is told")
     return content

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.vm import kernels, modules
-from harness.vm.archives import File
+from harness.vm.archives import Damaged, File
 
 _RELEASE = re.compile(r"[0-9][A-Za-z0-9.+~_-]{0,200}")
 _FILES = 50_000  # of a kernel; a distribution's has 4,000 to 7,000
@@ -22,15 +22,20 @@ def collect(files: Iterable[File], place: Path, package: str) -> None:
 
     A name that leads out of the package is refused; links, scripts and all else are passed over. Raises HarnessError.
     """
-    for number, file in enumerate(files):
-        if number >= _FILES:
-            raise HarnessError(f"read {package}", f"it has more than {_FILES} files")
-        name = _wanted(file.name, package)
-        if name:
-            target = place / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as out:
-                shutil.copyfileobj(file.content, out, 1 << 20)
+    try:
+        for number, file in enumerate(files):
+            if number >= _FILES:
+                raise HarnessError(f"read {package}", f"it has more than {_FILES} files")
+            name = _wanted(file.name, package)
+            if name:
+                target = place / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as out:
+                    shutil.copyfileobj(file.content, out, 1 << 20)
+    except Damaged as error:
+        raise HarnessError(f"read {package}", error.happened) from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise HarnessError(f"read {package}", f"{error.filename} is a file and a directory in it") from error
 
 
 def _wanted(stored: str, package: str) -> str:
