@@ -175,14 +175,26 @@ def _not_there(setting: Setting) -> Shown:
 
 
 def _no_cgroup2_in_kernel(setting: Setting) -> Shown:
-    if cgroups.supported():
+    """The guide's two questions, `grep cgroup /proc/filesystems` and mounting it, and what attaching answers then."""
+    work = setting.run.directory / "no-cgroup2-kernel"
+    work.mkdir()
+
+    def mounted() -> None:
+        mounts.take_own()
+        mounts.mount("cgroup2", work, "cgroup2")
+
+    (mount,) = children.in_child(lambda: [asked("mount -t cgroup2", mounted)])
+    listed = [line for line in Path("/proc/filesystems").read_text().splitlines() if "cgroup" in line]
+    facts: dict[str, Json] = {"grep cgroup /proc/filesystems": [" ".join(line.split()) for line in listed]}
+    if mount.word == ACCEPTED:
         raise NotHere(
             "this kernel has cgroup2: /proc/filesystems lists `nodev cgroup2`",
-            "boot the lab kernel without cgroups (no-cgroups): there mount -t cgroup2 gives ENODEV",
+            "boot a kernel before 4.5 or the lab kernel no-cgroup2: there mount -t cgroup2 gives ENODEV",
+            mount,
+            facts,
         )
-    raise NotHere(
-        "without cgroup2 the harness has no cgroup of its own to show the remedy in", "boot with CONFIG_CGROUPS"
-    )
+    attach = link_at(CONFIGURED_ROOT)
+    return Shown(mount, None, facts={**facts, attach.did: attach.word})
 
 
 def _no_link(setting: Setting) -> Shown:
@@ -191,7 +203,7 @@ def _no_link(setting: Setting) -> Shown:
         if answer.word == ACCEPTED:
             raise NotHere(
                 "this kernel has BPF_LINK_CREATE for cgroups",
-                "boot a kernel before 5.7 or the lab kernel no-bpf-link: every LINK_CREATE gives EINVAL there",
+                "boot a kernel before 5.7 or the lab kernel no-cgroup-link: every LINK_CREATE gives EINVAL there",
                 answer,
             )
 
@@ -218,12 +230,14 @@ TARGETS = (
     Failure("attach-no-cgroup2", "cgroup2 is mounted nowhere", Family.ATTACH, codes.NO_CGROUP2_MOUNTED, ("EBADF",),
             _in_namespaces(_nothing_mounted, "nothing"), "cgroup2 was mounted"),
     Failure("attach-no-cgroup2-kernel", "The kernel has no cgroup2", Family.ATTACH, codes.NO_CGROUP2_IN_KERNEL,
-            ("ENODEV",), _no_cgroup2_in_kernel, "a kernel with cgroup2", needs="a kernel without cgroup2"),
+            ("ENODEV",), _no_cgroup2_in_kernel, "a kernel with cgroup2", needs="a kernel without cgroup2",
+            features=()),
     Failure("attach-removed", "The cgroup is removed between open and attach", Family.ATTACH, codes.CGROUP_REMOVED,
             ("ENODEV", "ENOENT"), _removed, "the cgroup was made and opened again"),
     Failure("attach-not-there", "The configured cgroup does not exist", Family.ATTACH, codes.CGROUP_NOT_OPENED,
             ("ENOENT",), _not_there, "the directory was made",
             form=Form.OPEN_CGROUP),
     Failure("attach-no-link", "The kernel has no bpf_link for cgroups", Family.ATTACH, codes.NO_CGROUP_LINK,
-            ("EINVAL",), _no_link, "BPF_PROG_ATTACH, or a kernel from 5.7", needs="a kernel before 5.7"),
+            ("EINVAL",), _no_link, "BPF_PROG_ATTACH, or a kernel from 5.7", needs="a kernel before 5.7",
+            features=("cgroup2", "connect4")),
 )  # fmt: skip

@@ -66,7 +66,7 @@ def _btf(name: str, strings: _Strings) -> bytes:
 _FUNCTION_TYPE = 4  # the function's id in _btf
 
 
-def _bpf(command: int, attribute: bytes) -> int:
+def bpf_call(command: int, attribute: bytes) -> int:
     """bpf(2): its result, or minus errno."""
     buffer = ctypes.create_string_buffer(attribute, len(attribute))
     number = _SYSCALL.get(platform.machine())
@@ -90,7 +90,7 @@ def load_with_lines(
     )
     raw = _btf(name, strings)
     data = ctypes.create_string_buffer(raw, len(raw))
-    types = _bpf(_BTF_LOAD, struct.pack("=QQIII", ctypes.addressof(data), 0, len(raw), 0, 0))
+    types = bpf_call(_BTF_LOAD, struct.pack("=QQIII", ctypes.addressof(data), 0, len(raw), 0, 0))
     if types < 0:
         raise BpfError(f"load the type information of {name}", -types)
     try:
@@ -109,7 +109,7 @@ def _load(code: bytes, name: str, types: int, table: bytes, count: int, level: i
         level, _LOG_SIZE, address(log), 0, 0, name.encode()[:15], 0, AttachType.CGROUP_INET4_CONNECT,
         types, 8, address(functions), 1, 16, address(lines), count,
     )  # fmt: skip
-    result = _bpf(_PROG_LOAD, attribute)
+    result = bpf_call(_PROG_LOAD, attribute)
     text = log.value.decode("utf-8", "replace")
     if result < 0:
         raise BpfError(f"load {name} with source lines", -result, log=text)

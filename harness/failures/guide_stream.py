@@ -138,13 +138,14 @@ def _log(setting: Setting) -> Shown:
     """The guide's stream up to its cut: every kernel takes it, and its log is what the guide's would have been here."""
     failing = load_stream(ALLOW, "BPF_PROG_LOAD of the guide's instructions up to its cut, log level 2", 2)
     then = load_stream(call(PID_TGID) + ALLOW, "BPF_PROG_LOAD of the same and bpf_get_current_pid_tgid after it", 2)
-    facts = _side_by_side(failing.log)
+    facts: dict[str, Json] = {**_side_by_side(failing.log), then.did: then.word}
+    again = load_stream(ALLOW, "BPF_PROG_LOAD of the guide's instructions up to its cut, log level 1", 1)
     summary = (
         f"the guide's instructions up to its cut: {failing.word}; of the guide's lines this kernel's log has "
         f"{facts[_STRICT]}, and {facts[_BARE]} when register states are set aside; "
         f"bpf_get_current_pid_tgid after them: {then.word}"
     )
-    return Shown(failing, dataclasses.replace(then, log=""), facts=facts, summary=summary)
+    return Shown(failing, dataclasses.replace(again, log=""), facts=facts, summary=summary)
 
 
 def _pid_tgid(setting: Setting) -> Shown:
@@ -170,6 +171,6 @@ GUIDE = (
             codes.HELPER_NOT_ALLOWED, ("EINVAL",), _pid_tgid, "the call was left out",
             says=r"unknown func bpf_get_current_pid_tgid|cannot use helper", needs="a kernel before 5.7"),
     Failure("guide-log", "The guide's log up to its cut, on this kernel", Family.LOAD, codes.TRUNCATED, (ACCEPTED,),
-            _log, "nothing up to the cut is refused; what follows it is let through too",
+            _log, "none is needed: nothing up to the cut is refused",
             says=r"^16: \(85\) call bpf_map_lookup_elem#1"),
 )  # fmt: skip

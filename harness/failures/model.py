@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.errors import HarnessError, errno_name
 from harness.kernel import cgroups, features
 from harness.kernel.bpf import BpfError
+from harness.kernel.features import Probed
 from harness.lab.agent_files import AgentFiles
 from harness.lab.lab import Lab, open_lab
 from harness.lab.state import Run
@@ -72,7 +73,7 @@ class Shown:
     """A recipe's end: the step with the obstacle, and the same step without it."""
 
     failing: Answer
-    repaired: Answer
+    repaired: Answer | None  # None: only another kernel can show it
     facts: Mapping[str, Json] = field(default_factory=dict)
     observed: Mapping[str, Json] = field(default_factory=dict)
     summary: str = ""  # a sentence of the recipe's own, where `reproduced` does not fit
@@ -96,6 +97,18 @@ class Setting:
     run: Run
     stack: ExitStack
     agent: AgentFiles = field(default_factory=AgentFiles)  # whose key failures are brought about
+
+    _probed: dict[str, Probed] = field(default_factory=dict)
+
+    def lacks(self, names: tuple[str, ...]) -> features.Feature | None:
+        """The first of these features that this kernel has not got, as its probe says; each is asked once."""
+        for row in features.FEATURES:
+            if row.name in names:
+                if row.name not in self._probed:
+                    self._probed[row.name] = row.probe()
+                if self._probed[row.name].answer is features.Answer.NO:
+                    return row
+        return None
 
     @cached_property
     def lab(self) -> Lab:
@@ -138,7 +151,8 @@ class Failure:
 
     expects: the words of which the failing step must give one; says: a regular expression that the verifier's log
     must match; repaired: the word of the step without the obstacle. needs: what kernel or machine can have it, empty
-    for every kernel that runs the harness. remedy: what the recipe did to remove the obstacle.
+    for every kernel that runs the harness. remedy: what the recipe did to remove the obstacle. features: what of
+    harness.kernel.features the recipe needs, without which it would show something else; None: what its family needs.
     """
 
     name: str
@@ -153,10 +167,23 @@ class Failure:
     needs: str = ""
     form: Form | None = None  # the agent's message where it is not the family's
     program: str = "connect4"  # the program or map that the agent's message would name
+    features: tuple[str, ...] | None = None
 
     @property
     def guide(self) -> str | None:
         return self.code.guide
+
+    @property
+    def needs_features(self) -> tuple[str, ...]:
+        return _FEATURES[self.family] if self.features is None else self.features
+
+
+_FEATURES = {
+    Family.LOAD: ("connect4",),
+    Family.ATTACH: ("cgroup2", "connect4", "bpf-link"),
+    Family.APPLIED: ("cgroup2", "connect4", "bpf-link"),
+    Family.KEY: ("cgroup2", "connect4"),
+}
 
 
 def asked(did: str, step: Callable[[], object]) -> Answer:

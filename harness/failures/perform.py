@@ -62,7 +62,12 @@ def identity(failure: Failure) -> str:
 
 
 def _cgroup_root() -> Path:
-    """A cgroup2 mount of the whole hierarchy, so that the run's cgroup is where clean-up looks for it."""
+    """A cgroup2 mount of the whole hierarchy, so that the run's cgroup is where clean-up looks for it.
+
+    A kernel without cgroup2 has none to give: a plain directory stands there, and recipes that need more are left out.
+    """
+    if not cgroups.supported():
+        return state.directory().parent
     found = cgroups.layout().cgroup2
     whole = [mount for mount in found if mount.root == "/"] or list(found)
     if not whole:
@@ -75,6 +80,10 @@ def reproduce_one(failure: Failure, setting: Setting) -> Result:
     """Run one recipe and judge what it showed."""
     started = time.monotonic()
     try:
+        lacking = setting.lacks(failure.needs_features)
+        if lacking is not None:
+            how = f"boot one that has it (mainline from {lacking.since})"
+            raise NotHere(f"this kernel has no {lacking.title}, which it takes to show this failure", how)
         outcome, summary, evidence, observed = judged(failure, failure.recipe(setting))
     except NotHere as reason:
         outcome, summary, evidence, observed = _not_here(reason)
@@ -109,13 +118,14 @@ def judged(failure: Failure, shown: Shown) -> Judgement:
         "guide": dict(wording.compared(message, failure.family)),
         **dict(failing.facts),
         **dict(shown.facts),
-        "remedy applied": failure.remedy,
-        "did then": repaired.did,
-        "answer then": worded(repaired.word),
-        **dict(repaired.facts),
+        "remedy applied": failure.remedy if repaired else f"none here: {failure.remedy}",
     }
+    if repaired is not None:
+        evidence |= {"did then": repaired.did, "answer then": worded(repaired.word), **dict(repaired.facts)}
     varying = failing.log and failing.log != wording.stable(failing.log)
-    observed: dict[str, Json] = dict(failing.observed) | dict(repaired.observed) | dict(shown.observed)
+    observed: dict[str, Json] = dict(failing.observed) | dict(shown.observed)
+    if repaired is not None:
+        observed |= dict(repaired.observed)
     if varying:
         observed["log"] = failing.log
     problem = _problem(failure, failing, repaired)
@@ -123,17 +133,20 @@ def judged(failure: Failure, shown: Shown) -> Judgement:
         return Outcome.FAIL, problem, evidence, observed
     line = f" ({matters[-1].strip()})" if matters else ""
     summary = f"reproduced: {failing.did}: {worded(failing.word)}{line}"
-    summary += f"; remedy works: {failure.remedy}: {worded(repaired.word)}"
+    if repaired is None:
+        summary += f"; the remedy, {failure.remedy}, is for that kernel to show"
+    else:
+        summary += f"; remedy works: {failure.remedy}: {worded(repaired.word)}"
     return Outcome.PASS, shown.summary or summary, evidence, observed
 
 
-def _problem(failure: Failure, failing: Answer, repaired: Answer) -> str:
+def _problem(failure: Failure, failing: Answer, repaired: Answer | None) -> str:
     if failing.word not in failure.expects:
         wanted = " or ".join(worded(word) for word in failure.expects)
         return f"not reproduced: {failing.did}: {worded(failing.word)}, not {wanted} as expected"
     if failure.says and not re.search(failure.says, failing.log, re.MULTILINE):
         return f"{failing.did}: {worded(failing.word)} as expected, but the log does not say /{failure.says}/"
-    if repaired.word != failure.repaired:
+    if repaired is not None and repaired.word != failure.repaired:
         return f"reproduced, but the remedy does not work: {repaired.did}: {worded(repaired.word)}"
     return ""
 

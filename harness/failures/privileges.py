@@ -7,15 +7,15 @@ remedy. The agent loads before it attaches, so a missing privilege mostly shows 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, errno_text
-from harness.failures import children
+from harness.failures import children, lsm
 from harness.failures.assembler import ALLOW, EXIT, add, call, copy, set_to, store
 from harness.failures.attach_targets import CONNECT4, allowing
 from harness.failures.model import ACCEPTED, Answer, Failure, Family, NotHere, Recipe, Setting, Shown, asked
@@ -139,6 +139,18 @@ _SETS: dict[str, Callable[[], None]] = {
 }
 
 
+def _map_without_capability(setting: Setting) -> Shown:
+    failing = as_child(create_map, _without(_BPF, _SYS), "without CAP_BPF and CAP_SYS_ADMIN")
+    if failing.word == ACCEPTED:
+        raise NotHere(
+            "this kernel lets everybody create hash maps: kernel.unprivileged_bpf_disabled is "
+            f"{facts.sysctl('kernel.unprivileged_bpf_disabled')}",
+            "set kernel.unprivileged_bpf_disabled to 1 or 2, as distributions do",
+            failing,
+        )
+    return Shown(failing, as_child(create_map, None, "with everything it had"))
+
+
 def _each_capability(setting: Setting) -> Shown:
     """Map, both programs, link and PROG_ATTACH under each set of capabilities: which refuses what."""
     table: dict[str, Json] = {}
@@ -230,19 +242,26 @@ def _memlock(setting: Setting) -> Shown:
 
 
 def _lsm(setting: Setting) -> Shown:
-    try:
-        active = Path("/sys/kernel/security/lsm").read_text().strip()
-    except OSError:
-        active = "not shown (no securityfs)"
-    answer = as_child(create_map)
-    if answer.word == ACCEPTED:
+    """A policy of our own in the BPF security module, about a child of ours alone, which ends with it."""
+    active = lsm.active()
+    shown: dict[str, Json] = {"active": "not shown (no securityfs)" if active is None else ",".join(active)}
+    hook = lsm.hook()
+    if hook is None:
         raise NotHere(
-            f"no security module refuses bpf(2) to this process (active: {active})",
-            "run it in a domain whose SELinux policy lacks map_create, or under a bpf-lsm policy that denies it",
-            answer,
+            f"no security module refuses bpf(2) to this process (active: {shown['active']}), and bpf is not among them",
+            "boot a kernel with CONFIG_BPF_LSM and bpf in its lsm=, as Debian's are from 6.1 on; or run it in a domain "
+            "whose SELinux policy lacks map_create",
+            as_child(create_map),
+            shown,
         )
-    raise NotHere(f"map creation is refused here whatever is done ({answer.word}; active: {active})",
-                  "run it where map creation is allowed, so that the remedy can be shown", answer)  # fmt: skip
+    failing = as_child(
+        create_map, lambda: _keep(lsm.refuse_maps_to(os.getpid(), hook)), "under a policy that denies it"
+    )
+    return Shown(failing, as_child(create_map, None, "without that policy"), facts=shown)
+
+
+def _keep(descriptor: int) -> None:
+    """It is the child's until it ends."""
 
 
 def _lockdown(setting: Setting) -> Shown:
@@ -276,10 +295,11 @@ PRIVILEGES = (
     _privilege("load-no-cap-perfmon", "CAP_PERFMON is missing: the agent's kprobe does not load", load_kprobe,
                _without(_PERFMON, _SYS), "without CAP_PERFMON and CAP_SYS_ADMIN", "the capabilities were kept",
                program="tcp_v4_connect"),
-    _privilege("map-no-cap-bpf", "CAP_BPF is missing: no map can be created", create_map, _without(_BPF, _SYS),
-               "without CAP_BPF and CAP_SYS_ADMIN", "the capabilities were kept", form=_MAP),
+    Failure("map-no-cap-bpf", "CAP_BPF is missing: no map can be created", Family.LOAD, _LOAD, ("EPERM",),
+            _map_without_capability, "the capabilities were kept", needs="kernel.unprivileged_bpf_disabled", form=_MAP,
+            features=()),
     Failure("load-capabilities", "Each capability taken away in turn", Family.LOAD, _LOAD, ("EPERM",), _each_capability,
-            "CAP_BPF and CAP_NET_ADMIN were kept"),
+            "CAP_BPF and CAP_NET_ADMIN were kept", features=("cgroup2", "connect4", "bpf-link")),
     Failure("load-unprivileged", "A user without privilege (kernel.unprivileged_bpf_disabled)", Family.LOAD, _LOAD,
             ("EPERM",), _unprivileged, "the same was done as root"),
     _privilege("load-user-namespace", "Root of a user namespace is not root for bpf(2)", load_connect4,
@@ -289,10 +309,10 @@ PRIVILEGES = (
     Failure("attach-no-privilege", "The privilege to attach is missing", Family.ATTACH, codes.NO_PRIVILEGE_TO_ATTACH,
             ("EPERM",), _attach_unprivileged, "the capabilities were kept", needs="a kernel before 6.5"),
     Failure("map-memlock", "RLIMIT_MEMLOCK stops map creation", Family.LOAD, verifier_codes.MEMLOCK, ("EPERM",),
-            _memlock, "the limit was lifted", needs="a kernel before 5.11", form=_MAP),
+            _memlock, "the limit was lifted", needs="a kernel before 5.11", form=_MAP, features=()),
     Failure("map-lsm", "A security module refuses bpf(2)", Family.LOAD, _LOAD, ("EPERM", "EACCES"), _lsm,
-            "the policy allows it", needs="an LSM whose policy denies bpf(2)", form=_MAP),
+            "the policy allows it", needs="an LSM whose policy denies bpf(2)", form=_MAP, features=()),
     Failure("load-lockdown", "Lockdown forbids a program to read kernel memory", Family.LOAD, _LOAD, ("EPERM",
             "EINVAL"), _lockdown, "the program did without bpf_probe_read", needs="lockdown=confidentiality",
-            program="tcp_v4_connect"),
+            program="tcp_v4_connect", features=()),
 )  # fmt: skip
