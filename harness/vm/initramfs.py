@@ -86,7 +86,8 @@ def _files(top: Path) -> list[tuple[str, Path]]:
     parts = [part for part in top.iterdir() if part.name not in _LEFT_OUT]
     paths = [path for part in parts for path in ([part] if part.is_file() else part.rglob("*")) if path.is_file()]
     found = [(f"harness/{path.relative_to(top)}", path) for path in paths]
-    found += [(f"bpf/{path.name}", path) for path in source.directory().iterdir() if path.is_file()]
+    bpf = source.directory()
+    found += [(f"bpf/{path.relative_to(bpf)}", path) for path in bpf.rglob("*") if path.is_file()]
     return sorted(row for row in found if "__pycache__" not in row[1].parts)
 
 
