@@ -62,3 +62,4 @@ SECONDS ?= 300
 fuzz: install-dev
 	@$(BIN)/python -m tests.fuzz.fuzz_explain $(SECONDS)
 	@$(BIN)/python -m tests.fuzz.fuzz_object $(SECONDS)
+	@$(BIN)/python -m tests.fuzz.fuzz_readers $(SECONDS)

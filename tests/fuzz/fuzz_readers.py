@@ -1,0 +1,97 @@
+"""The fuzz of everything that reads evidence, by atheris: `python -m tests.fuzz.fuzz_readers [SECONDS]` (make fuzz).
+
+The first byte of an input chooses what the rest is: a document, a part of one behind a reader's sign, a tar, a zip, or
+something packed. Looked for: an exception, a text that could drive a terminal, and work out of proportion. Seeds are
+the corpora of evidence. A bounded run of the same target is part of the tests.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["harness.diagnose", "harness.msp"]):
+    from harness.diagnose import intake
+    from harness.diagnose.limits import Limits
+    from harness.diagnose.readers.table import READERS
+
+from tests.unit.diagnose.bundles import assert_safe
+
+CORPUS = Path(__file__).parents[1] / "corpus"
+LIMITS = Limits(document=1 << 20, unpacked=1 << 20, total=4 << 20, inflated=8 << 20, documents=200)
+SLOWEST = 4.0  # seconds for the largest input, a hundred times what it should take
+_PACK = (gzip.compress, bz2.compress, lzma.compress)
+
+
+def target(data: bytes) -> None:
+    """One input. Raises AssertionError or whatever a reader raised."""
+    if not data:
+        return
+    before = time.process_time()
+    choice, rest = data[0] % 8, data[1:]
+    if choice < 3:
+        found = intake.read_bytes(rest, "document", limits=LIMITS)
+    elif choice == 3:
+        row = READERS[rest[0] % len(READERS)] if rest else READERS[0]
+        sign = row.signs[rest[1] % len(row.signs)] if len(rest) > 1 and row.signs else ""
+        found = intake.read_bytes(sign.encode() + rest[2:], row.said or "name", limits=LIMITS)
+    elif choice == 4:
+        found = intake.read_bytes(_zip(rest), "bundle.zip", limits=LIMITS)
+    elif choice == 5:
+        found = intake.read_bytes(b"PK\x03\x04" + rest, "bundle.zip", limits=LIMITS)
+    elif choice == 6:
+        found = intake.read_bytes(_tar(rest), "bundle.tar", limits=LIMITS)
+    else:
+        packed = _PACK[len(rest) % 3](rest)
+        found = intake.read_bytes(packed[: len(packed) - len(rest) % 5], "packed", limits=LIMITS)
+    assert_safe(found)
+    spent = time.process_time() - before
+    assert spent < SLOWEST, f"{spent:.1f} s for {len(data)} bytes"
+
+
+def _zip(rest: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(rest[:20].decode("latin-1").replace("\0", "") or "a", rest[20:])
+    data = bytearray(packed.getvalue())
+    for at in rest[:4]:  # damage
+        data[at * 7 % len(data)] ^= at
+    return bytes(data)
+
+
+def _tar(rest: bytes) -> bytes:
+    """A tar's header of the input's bytes, its checksum set right."""
+    header = bytearray(rest[:512].ljust(512, b"\0"))
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + rest[512:]
+
+
+def seeds() -> Sequence[bytes]:
+    found = [b"\0" + path.read_bytes()[:20_000] for path in sorted(CORPUS.rglob("*")) if path.is_file()]
+    return found[:2_000]
+
+
+def main(arguments: Sequence[str]) -> None:
+    seconds = int(float(arguments[0])) if arguments else 300
+    with tempfile.TemporaryDirectory() as folder:
+        for number, seed in enumerate(seeds()):
+            Path(folder, str(number)).write_bytes(seed)
+        options = [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=60", "-rss_limit_mb=2048", "-verbosity=0",
+                   "-print_final_stats=1", f"-artifact_prefix={folder}/"]  # fmt: skip
+        atheris.Setup([sys.argv[0], *options, folder], target)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
