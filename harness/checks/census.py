@@ -24,9 +24,10 @@ from harness.lab import topology
 from harness.lab.behaviours import programs
 from harness.lab.behaviours.common import connections
 from harness.lab.capture import Packet
-from harness.lab.clients import Client, Request, Seen
+from harness.lab.clients import Request, Seen
 from harness.lab.lab import Accepted
 from harness.lab.redirection import Redirection
+from harness.lab.standing import AtWork
 from harness.msp.endpoints import IMDS
 from harness.program import maps
 from harness.program.attach import Way, attach_one
@@ -78,7 +79,7 @@ class _Running:
     redirection: Redirection
     places: Mapping[Place, Path]
     stack: ExitStack
-    clients: dict[str, tuple[Row, Client]] = field(default_factory=dict)
+    clients: dict[str, tuple[Row, AtWork]] = field(default_factory=dict)
     ended: dict[str, Seen] = field(default_factory=dict)  # what clients saw that did not get through their stages
 
     def start(self, row: Row, options: Mapping[str, object] | None = None) -> None:
@@ -107,7 +108,7 @@ class _Running:
                 self._take(step, client, child)
                 client.release()
 
-    def _take(self, step: Step, client: Client, child: int) -> None:
+    def _take(self, step: Step, client: AtWork, child: int) -> None:
         lab, skipped = self.redirection.lab, self.redirection.skip_map
         if step is Step.JOIN_CONTAINER:
             lab.vm.call("join_container", container_pid=client.pid)
@@ -142,7 +143,7 @@ class _Running:
         return {name: Verdicts([judge(known.proof(row, one)) for one in made]) for name, (row, made) in seen.items()}
 
 
-def _seen(client: Client) -> Seen:
+def _seen(client: AtWork) -> Seen:
     """What a client saw; one that died without a word is that row's trouble and not the census's."""
     try:
         return client.seen()

@@ -32,7 +32,7 @@ from harness.msp.endpoints import Endpoint
 NONCE_HEADER = "x-msp-harness-nonce"
 PATIENCE = 2.0  # seconds that a client gives its connect and its answer
 NOBODY = 65534
-_GRACE = 1.0  # seconds beyond its own patience until a client is given up
+GRACE = 1.0  # seconds beyond its own patience until a client is given up
 
 PATHS = {
     "imds": "/metadata/instance?api-version=2021-02-01",
@@ -360,7 +360,7 @@ class Client:
 
     def __init__(self, vm: Worker, request: Request):
         self._vm = vm
-        self._patience = request.patience + _GRACE
+        self._patience = request.patience + GRACE
         self._read = bytearray()
         self._done = False  # told all that it has to tell, and so ends by itself
         self.pid, descriptors = vm.call_with_descriptors("spawn", request=asdict(request))

@@ -26,10 +26,11 @@ from harness.errors import HarnessError, errno_text
 from harness.kernel import bpf, cgroups, listeners, processes
 from harness.kernel.bpf import AttachType
 from harness.kernel.processes import Namespace
-from harness.lab import clients, owner, raw_client, topology
+from harness.lab import clients, owner, raw_client, standing, topology
 from harness.lab.capture import Capture, Packet
 from harness.lab.clients import Request, Seen
 from harness.lab.fabric import Fabric
+from harness.lab.standing import AtWork, Crew, crew
 from harness.lab.state import Run
 from harness.lab.worker import Handler, Reply, Worker
 from harness.msp.endpoints import ENDPOINTS, PROXY
@@ -76,6 +77,7 @@ class Lab:
     vm: Worker
     proxy: Worker
     fabric: Worker
+    crew: Crew
 
     @property
     def attach_cgroup(self) -> Path:
@@ -96,9 +98,9 @@ class Lab:
 
         return Platform(self.fabric)
 
-    def client(self, request: Request) -> clients.Client:
-        """Start a client in the VM, in the covered cgroup unless it names another."""
-        return clients.Client(self.vm, request)
+    def client(self, request: Request) -> AtWork:
+        """Start a client in the VM, in the covered cgroup unless it names another: one that stays, where it can."""
+        return self.crew.client(request) if self.crew.does(request) else clients.Client(self.vm, request)
 
     def ask(self, request: Request) -> Seen:
         with self.client(request) as client:
@@ -112,6 +114,7 @@ class Lab:
 
     def kill(self, pid: int) -> None:
         """SIGKILL a client or an owner, and wait until it is gone."""
+        self.crew.forget(pid)
         self.vm.call("reap", pid=pid)
 
     def use_audit_map(self, audit_map: bpf.Fd) -> None:
@@ -169,7 +172,8 @@ def open_lab(
         vm.call("build")
         proxy.call("start")
         fabric.call("start", scenario=scenario and scenario.dump())
-        yield Lab(cgroup, nonce, vm, proxy, fabric)
+        own = ("", str(cgroup / "vm" / "client"), str(cgroup / "outside"))
+        yield Lab(cgroup, nonce, vm, proxy, fabric, stack.enter_context(crew(vm, own)))
 
 
 def _vm(cgroup: Path) -> Mapping[str, Handler]:
@@ -191,6 +195,7 @@ def _vm(cgroup: Path) -> Mapping[str, Handler]:
         "ready": lambda: None,
         "build": topology.build_vm,
         "spawn": spawn,
+        "stand": standing.stand,
         "reap": clients.reap,
         "own": owner.spawn,
         "listeners": listeners.listeners,
