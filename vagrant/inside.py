@@ -113,7 +113,7 @@ def _start_libvirtd() -> None:
 def _take(step: Step, machine: str) -> None:
     began = time.monotonic()
     log = PLACE / f"{step.name}.log"
-    with log.open("wb") as output, (PLACE / (step.stdout or log.name)).open("ab") as stdout:
+    with log.open("ab") as output, (PLACE / (step.stdout or log.name)).open("ab") as stdout:
         try:
             done = subprocess.run(
                 _as_user(step.command, machine),
