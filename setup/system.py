@@ -74,10 +74,16 @@ class Missing:
         return self.row is not None and self.row.automatic and os.geteuid() == 0
 
 
-_OF_TESTS = (*packages.TEST_NEEDS, *packages.VM_NEEDS, *packages.KERNEL_NEEDS, *packages.BUILD_NEEDS)
+_OF_TESTS = (
+    *packages.TEST_NEEDS,
+    *packages.BROWSER_NEEDS,
+    *packages.VM_NEEDS,
+    *packages.KERNEL_NEEDS,
+    *packages.BUILD_NEEDS,
+)
 BESIDES = {"runtime": (), "dev": _OF_TESTS, "vagrant": (*_OF_TESTS, *packages.VAGRANT_NEEDS)}
-"""What each level of set-up installs besides the needs of all: for the tests a compiler for objects, what boots other
-kernels and what builds lab kernels; for those with Vagrant that, too."""
+"""What each level of set-up installs besides the needs of all: for the tests a compiler for objects, a browser, what
+boots other kernels and what builds lab kernels; for those with Vagrant that, too."""
 
 
 def missing(level: str = "runtime") -> Missing:

@@ -28,6 +28,8 @@ CAPSH = "capsh"  # capsh(1): to run a test with fewer capabilities
 CLANG = "clang"  # clang(1) with the target bpf: the tests compile objects like an agent's
 LLVM_STRIP = "llvm-strip"  # llvm-strip(1): and strip some of them
 LIBBPF_HEADERS = "libbpf-headers"  # bpf/bpf_helpers.h
+CHROMIUM = "chromium"  # chromium(1): the tests open the HTML pages in it
+CHROMEDRIVER = "chromedriver"  # chromedriver(1), by which they do
 QEMU = "qemu"  # to boot other kernels
 MMDEBSTRAP = "mmdebstrap"  # mmdebstrap(1): makes the root file system of a guest
 E2FSPROGS = "e2fsprogs"  # mke2fs(8): puts it into an image
@@ -61,6 +63,8 @@ TOOL_NEEDS = (CURL, NFT, IP, CAPSH)
 ALL_NEEDS = RUNTIME_NEEDS + TOOL_NEEDS
 # What it takes to compile the tests' objects; set-up installs it for `make test` only.
 TEST_NEEDS = (CLANG, LLVM_STRIP, LIBBPF_HEADERS)
+# What it takes to look at the HTML pages, on distributions with apt; set-up installs it for `make test` only.
+BROWSER_NEEDS = (CHROMIUM, CHROMEDRIVER)
 # What it takes to boot another kernel, on distributions with apt; set-up never installs it.
 VM_NEEDS = (QEMU, MMDEBSTRAP, E2FSPROGS, KMOD, LZ4)
 # What it takes to take kernels from other places than apt; set-up installs it for `make test` only.
@@ -82,6 +86,8 @@ WHAT = {
     CLANG: "clang",
     LLVM_STRIP: "llvm-strip",
     LIBBPF_HEADERS: "libbpf's headers",
+    CHROMIUM: "Chromium",
+    CHROMEDRIVER: "Chromium's driver",
     QEMU: "QEMU",
     MMDEBSTRAP: "mmdebstrap",
     E2FSPROGS: "mke2fs",
@@ -144,6 +150,8 @@ DISTRIBUTIONS = (
             CLANG: "clang",
             LLVM_STRIP: "llvm",
             LIBBPF_HEADERS: "libbpf-dev",
+            CHROMIUM: "chromium-browser",
+            CHROMEDRIVER: "chromium-chromedriver",
             QEMU: "qemu-system-x86",
             MMDEBSTRAP: "mmdebstrap",
             E2FSPROGS: "e2fsprogs",
@@ -191,6 +199,8 @@ DISTRIBUTIONS = (
             CLANG: "clang",
             LLVM_STRIP: "llvm",
             LIBBPF_HEADERS: "libbpf-dev",
+            CHROMIUM: "chromium",
+            CHROMEDRIVER: "chromium-driver",
             QEMU: "qemu-system-x86",
             MMDEBSTRAP: "mmdebstrap",
             E2FSPROGS: "e2fsprogs",
