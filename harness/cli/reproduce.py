@@ -16,6 +16,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     reproduce = commands.add_parser("reproduce", help="bring about a failure of the guide, explain it, cure it")
     reproduce.set_defaults(command=run)
     reproduce.add_argument("names", nargs="*", metavar="NAME", help="a failure, the beginning of several, or all")
+    reproduce.add_argument(
+        "--from", dest="bundle", metavar="BUNDLE", help="bring about what a customer's evidence shows (see diagnose)"
+    )
     reproduce.add_argument("--list", action="store_true", help="list the failures with their places in the guide")
     reproduce.add_argument("--binary", metavar="FILE", help="bring the key failures about with this agent")
     reproduce.add_argument("--object", metavar="FILE", help="its eBPF object")
@@ -29,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
     from harness.failures.table import ALL, chosen
     from harness.report import console
 
+    if options.bundle:
+        return usage("--from names the failure: give no NAME") if options.names else _run_from(options)
     if options.list or not options.names:
         for failure in failures.catalogue():
             print(f"{failure.name:<28}{failure.title}\n{'':<28}{failure.code.id} · {failure.guide}")
@@ -48,6 +53,35 @@ def run(options: argparse.Namespace) -> int:
         for result in results:
             print(failures.tell(result), file=screen.file)
     return publish(options, recording.report(results), reproduced(results), screen)
+
+
+def _run_from(options: argparse.Namespace) -> int:
+    """The failure that the diagnosis of a bundle names, here or in a guest; and whether the message is the same."""
+    import sys
+
+    from harness import failures
+    from harness.checks.recording import Recording
+    from harness.diagnose import intake, reproduction, verdict
+    from harness.report import console
+    from harness.report.text import visible
+
+    found = verdict.diagnose(intake.read([options.bundle], stdin=sys.stdin.buffer))
+    planned = reproduction.plan(found, lambda line: print(line, file=sys.stderr))
+    screen = console.console(stream(options))
+    best = found.best
+    print(f"diagnosis: {found.kind.value}: {found.code.id} {visible(found.summary)}", file=screen.file)
+    print(f"failure:   {', '.join(planned.names) or planned.why_not}\nkernel:    {planned.where}", file=screen.file)
+    if planned.names and planned.kernel:
+        from harness.vm import job, machine, run
+
+        told = job.Job(("reproduce", *planned.names))
+        report = run.run(machine.Machine(planned.kernel), told, lambda line: print(line, file=sys.stderr))
+    else:
+        recording = Recording(f"live kernel: what {best.code.id if best else 'the evidence'} names")
+        results = list(failures.reproduce(planned.names, None, agent_files(options))) if planned.names else []
+        report = recording.report(results)
+    report = reproduction.finished(planned, report)
+    return publish(options, report, report.results[-1].summary, screen)
 
 
 def reproduced(results: Sequence[Result]) -> str:
