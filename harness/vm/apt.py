@@ -7,6 +7,7 @@ which mirror it is was said by the host's configuration alone.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import shutil
@@ -105,14 +106,19 @@ class Apt:
     def update(self) -> None:
         """Fetch the suite's lists. Raises HarnessError in apt's words: no such suite, no network, a bad signature."""
         # Any: else a source that does not answer is only a warning, and old lists are used.
-        command = ["apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any"]
+        self._fetch(["apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any"], f"find packages of {self.suite}")
+
+    def _fetch(self, command: list[str], attempted: str) -> None:
+        """Run apt-get. It says many things at once: the one that is the cause is the error."""
         try:
             run(command, timeout=_SECONDS, environment=self._environment)
         except HarnessError as error:
-            if "does not have a Release file" not in error.detail:
-                raise
-            happened = f"the mirror that this machine's apt uses has no suite {self.suite}"
-            raise HarnessError(f"find packages of {self.suite}", happened, _GONE, detail=error.detail) from error
+            if _NO_SUITE.search(error.detail):
+                happened = f"the mirror that this machine's apt uses has no suite {self.suite}"
+                raise HarnessError(attempted, happened, _GONE, detail=error.detail) from error
+            lines = [line.strip() for line in error.detail.splitlines()]
+            causes = [line for line in lines if _CAUSE.search(line)] or [line for line in lines if line[:2] == "E:"]
+            raise HarnessError(attempted, causes[0] if causes else error.happened, detail=error.detail) from error
 
     def show(self, package: str) -> Mapping[str, str]:
         """The fields of a package's newest version. Raises HarnessError when the suite has none of that name."""
@@ -137,22 +143,29 @@ class Apt:
         return versions
 
     def download(self, package: str, place: Path) -> Path:
-        """Fetch a package into a directory, checked by apt, and give the file.
+        """Fetch a package into a directory and give the file, whose hash is the one in the suite's signed list.
 
-        Half a download that is there is continued; where that is not what the suite's list has, it is fetched anew.
+        Half a download that is there is continued. apt looks at a file's hash when it fetches it, and not at what is
+        there already; so it is looked at here, and what is something else is fetched anew, once.
         """
         place.mkdir(parents=True, exist_ok=True)
+        wanted = self.show(package)["SHA256"]
         words = ["env", "-C", str(place), "apt-get", "-q", "download", package]
-        try:
-            run(words, timeout=_SECONDS, environment=self._environment)
-        except HarnessError:
-            there = list(place.glob(f"{package}_*.deb"))
-            if not there:
-                raise
-            for path in there:
+        for attempt in ("continued", "anew"):
+            try:
+                self._fetch(words, f"fetch {package} of {self.suite}")
+            except HarnessError:
+                if attempt == "anew" or not list(place.glob(f"{package}_*.deb")):
+                    raise
+            for path in place.glob(f"{package}_*.deb"):
+                with path.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() == wanted:
+                        return path
                 path.unlink()
-            run(words, timeout=_SECONDS, environment=self._environment)
-        return next(place.glob(f"{package}_*.deb"))
+        happened = "its hash is not the one in the suite's signed list"
+        raise HarnessError(
+            f"fetch {package} of {self.suite}", happened, "try later: the mirror may be in the middle of an update"
+        )
 
 
 def newest(versions: Iterable[str]) -> str:
@@ -164,4 +177,6 @@ def newest(versions: Iterable[str]) -> str:
     return max(versions, key=functools.cmp_to_key(order))
 
 
+_CAUSE = re.compile(r"BADSIG|NO_PUBKEY|EXPKEYSIG|REVKEYSIG|Hash Sum mismatch|not resolve|No space left|free space")
+_NO_SUITE = re.compile(r"(?:does not have|no longer has) a Release file")
 _GONE = "suites leave a mirror when they are no longer supported: take another, or give the kernel's package as a file"

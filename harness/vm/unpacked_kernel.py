@@ -73,7 +73,7 @@ def finish(unpacked: Path, place: Path, origin: str, verified: str) -> None:
     images[0].rename(place / "vmlinuz")
     modules.reduce(trees[0], place / "modules", trees[0].name)
     shutil.rmtree(unpacked)
-    kernels.complete(place, release, origin, verified)
+    kernels.complete(place, trees[0].name, origin, verified)
 
 
 _REMEDY = "some distributions split a kernel in two packages: give the other one with `,modules=FILE`"

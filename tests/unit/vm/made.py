@@ -40,7 +40,7 @@ def _lz4(data: bytes) -> bytes:
 
 
 PACKERS: Mapping[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
+    "gzip": lambda data: gzip.compress(data, mtime=0),
     "bzip2": _sized(bz2.compress),
     "lzma": _sized(lambda data: lzma.compress(data, lzma.FORMAT_ALONE)),
     "xz": _sized(lambda data: lzma.compress(data, lzma.FORMAT_XZ)),

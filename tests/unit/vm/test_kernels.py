@@ -1,109 +1,183 @@
-"""From a distribution's packages to what a guest boots, with packages made here; the real ones are in test_verify."""
+"""From a kernel's files to an entry of the cache, and whether an entry is still whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gzip
+import json
+import lzma
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import zstandard
 
-from harness.command import run
 from harness.errors import HarnessError
-from harness.vm import kernels
+from harness.vm import cache, kernels, modules, unpacked_kernel
 from harness.vm.kernels import Kernel
-
-RELEASE = "9.9.0-test"
-MODULE = "lib/modules/9.9.0-test/kernel/{}"
-BUILT_IN = "kernel/fs/ext4/ext4.ko\nkernel/drivers/char/virtio_console.ko\n"
-
-Files = Mapping[str, str]
+from tests.unit.vm import made
 
 
-class Packages:
-    """An apt with these packages: what each depends on, and its files."""
-
-    def __init__(self, place: Path, packages: Mapping[str, tuple[str, Files]]):
-        self._place = place
-        self._packages = packages
-
-    def show(self, name: str) -> Mapping[str, str]:
-        return {"Depends": self._packages[name][0], "Version": "1"}
-
-    def download(self, name: str, place: Path) -> Path:
-        tree = self._place / name
-        for path, content in self._packages[name][1].items():
-            (tree / path).parent.mkdir(parents=True, exist_ok=True)
-            (tree / path).write_text(content)
-        control = tree / "DEBIAN" / "control"
-        control.parent.mkdir(parents=True, exist_ok=True)
-        control.write_text(f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: a test\n")
-        place.mkdir(exist_ok=True)
-        run(["dpkg-deb", "--root-owner-group", "-b", tree, place / f"{name}.deb"])
-        return place / f"{name}.deb"
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MSP_HARNESS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "vm"
 
 
-def module(depends: str = "") -> str:
-    return f"\0license=GPL\0depends={depends}\0"
+def kept(tmp_path: Path, files: Mapping[str, bytes], name: str = "one") -> Kernel:
+    def make(work: Path) -> None:
+        made.write(work / "unpacked", files)
+        unpacked_kernel.finish(work / "unpacked", work, "a test", "nothing")
+
+    return kernels.kept(name, make)
 
 
-def fetched(tmp_path: Path, packages: Mapping[str, tuple[str, Files]]) -> Kernel:
-    place = tmp_path / "entry"
-    place.mkdir()
-    apt = Packages(tmp_path / "packages", packages)
-    kernels._fetch(apt, next(iter(packages)), "suite package 1", place)  # type: ignore[arg-type]
-    return Kernel.at(place)
-
-
-MODULES = {
-    MODULE.format("virtio_pci.ko"): module("virtio_ring,virtio-core"),
-    MODULE.format("virtio_ring.ko"): module("virtio-core"),
-    MODULE.format("virtio-core.ko"): module(),
-    MODULE.format("virtio_blk.ko"): module("virtio_ring"),
-    MODULE.format("soundcard.ko"): module(),
-    f"lib/modules/{RELEASE}/modules.builtin": BUILT_IN,
-}
-
-
-def test_one_package(tmp_path: Path) -> None:
-    image = f"linux-image-{RELEASE}"
-    kernel = fetched(tmp_path, {image: ("kmod", {f"boot/vmlinuz-{RELEASE}": "vmlinuz", **MODULES})})
-    assert (kernel.release, kernel.origin) == (RELEASE, "suite package 1")
-    assert kernel.image.read_text() == "vmlinuz"
+def test_what_an_entry_has(tmp_path: Path) -> None:
+    kernel = kept(tmp_path, made.FILES)
+    assert (kernel.release, kernel.origin, kernel.verified) == (made.RELEASE, "a test", "nothing")
+    assert kernel.image.read_bytes() == made.bzimage()
+    assert kernel.vmlinux is not None
+    assert kernel.vmlinux.read_bytes() == made.elf()
     there = {path.name for path in kernel.modules.rglob("*.ko")}
     assert there == {"virtio_pci.ko", "virtio_ring.ko", "virtio-core.ko", "virtio_blk.ko"}  # and no sound card
+    assert [path.name for path in kernel.load_order(["virtio_pci"])] == ["virtio_pci.ko"]
+    assert not (kernel.image.parent / "unpacked").exists()
 
 
-def test_a_split_kernel_is_put_together(tmp_path: Path) -> None:
-    names = {part: f"linux-{part}-{RELEASE}" for part in ("image", "binary", "modules", "base")}
-    usr = {f"usr/{path}": content for path, content in MODULES.items()}
-    kernel = fetched(
-        tmp_path,
-        {
-            names["image"]: (", ".join(f"{names[part]} (= 1)" for part in ("base", "binary", "modules")), {}),
-            names["binary"]: ("", {f"usr/lib/modules/{RELEASE}/vmlinuz": "vmlinuz"}),
-            names["modules"]: (names["base"], usr),
-            names["base"]: ("", {f"usr/lib/modules/{RELEASE}/modules.builtin": BUILT_IN}),
-        },
-    )
-    assert kernel.image.read_text() == "vmlinuz"
-    assert (kernel.modules / "kernel" / "virtio_blk.ko").exists()
+def test_a_kernel_without_pvh_says_why(tmp_path: Path) -> None:
+    image = made.bzimage(made.elf(pvh=False))
+    kernel = kept(tmp_path, {**made.FILES, f"boot/vmlinuz-{made.RELEASE}": image})
+    assert kernel.vmlinux is None
+    assert "PVH" in kernel.no_vmlinux
+
+
+def test_the_digest_is_of_image_and_modules(tmp_path: Path) -> None:
+    digest = kept(tmp_path, made.FILES).digest
+    assert kept(tmp_path, made.FILES, "same").digest == digest
+    other = {**made.FILES, f"boot/vmlinuz-{made.RELEASE}": made.bzimage(pack="xz")}
+    changed = {**made.FILES, f"lib/modules/{made.RELEASE}/kernel/virtio_blk.ko": made.module()}
+    assert len({digest, kept(tmp_path, other, "other").digest, kept(tmp_path, changed, "changed").digest}) == 3
+
+
+@pytest.mark.parametrize("packing", ["xz", "gz", "zst"])
+def test_packed_modules_are_unpacked(packing: str, tmp_path: Path) -> None:
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        "xz": lzma.compress,
+        "gz": gzip.compress,
+        "zst": zstandard.ZstdCompressor().compress,
+    }
+    pack = packers[packing]
+    files = {
+        f"{name}.{packing}" if name.endswith(".ko") else name: pack(content) if name.endswith(".ko") else content
+        for name, content in made.FILES.items()
+    }
+    kernel = kept(tmp_path, files)
+    assert (kernel.modules / "kernel" / "virtio_blk.ko").read_bytes() == made.module("virtio_ring")
 
 
 @pytest.mark.parametrize("name", ["virtio_blk", "virtio_pci"])
 def test_a_kernel_that_no_guest_can_start_on_is_refused(name: str, tmp_path: Path) -> None:
-    files = {path: content for path, content in MODULES.items() if name not in path}
+    files = {path: content for path, content in made.FILES.items() if name not in path}
     with pytest.raises(HarnessError, match=f"it has no {name}"):
-        fetched(tmp_path, {f"linux-image-{RELEASE}": ("", {f"boot/vmlinuz-{RELEASE}": "", **files})})
+        kept(tmp_path, files)
+    assert cache.entries(kernels.KIND) == []
 
 
-def test_packages_without_a_kernel_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match="0 images and 0 trees"):
-        fetched(tmp_path, {f"linux-image-{RELEASE}": ("", {"usr/share/doc/README": ""})})
+def test_a_module_without_what_it_needs_is_refused(tmp_path: Path) -> None:
+    files = {path: content for path, content in made.FILES.items() if "virtio-core" not in path}
+    with pytest.raises(HarnessError, match="needs virtio_core, which is not there"):
+        kept(tmp_path, files)
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [
+        (b"text", "no kernel"),
+        (bytes(56) + b"ARM\x64" + bytes(100), "arm64"),
+        (b"MZ" + bytes(600), "EFI program"),
+        (made.bzimage(release="9.9.1"), f"the image is 9.9.1, the modules are of {made.RELEASE}"),
+    ],
+)
+def test_what_is_no_image_of_this_kernel(image: bytes, why: str, tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=why):
+        kept(tmp_path, {**made.FILES, f"boot/vmlinuz-{made.RELEASE}": image})
+
+
+def test_a_package_with_several_kernels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"several: 9.9.0-test, 9.9.1"):
+        kept(tmp_path, {**made.FILES, "boot/vmlinuz-9.9.1": made.bzimage(release="9.9.1")})
+
+
+def test_a_package_without_a_kernel_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="no image in it"):
+        kept(tmp_path, {"lib/modules/1/modules.builtin": b""})
+    with pytest.raises(HarnessError, match=r"no modules of 9\.9\.0-test"):
+        kept(tmp_path, {f"boot/vmlinuz-{made.RELEASE}": made.bzimage()})
 
 
 def test_modules_are_loaded_after_what_they_depend_on(tmp_path: Path) -> None:
-    tree = tmp_path / "modules"
-    tree.mkdir()
-    (tree / "modules.dep").write_text("k/c.ko: k/b.ko k/a.ko\nk/b.ko: k/a.ko\nk/a.ko:\nk/other.ko:\n")
-    kernel = Kernel(RELEASE, "", tmp_path, tree, "sha256:", None)
-    assert [path.name for path in kernel.load_order(["c"])] == ["a.ko", "b.ko", "c.ko"]
+    tree = made.write(tmp_path, {"modules.dep": b"k/c.ko: k/b.ko k/a.ko\nk/b.ko: k/a.ko\nk/a.ko:\nk/other.ko:\n"})
+    assert [path.name for path in modules.load_order(tree, ["c"])] == ["a.ko", "b.ko", "c.ko"]
+
+
+def replace(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize("name", ["vmlinuz", "vmlinux", "modules", "kernel.json"])
+@pytest.mark.parametrize("how", ["cut", "changed", "removed"])
+def test_a_damaged_entry_is_made_anew(name: str, how: str, tmp_path: Path) -> None:
+    kernel = kept(tmp_path, made.FILES)
+    entry = kernel.image.parent
+    target = kernel.modules / "kernel" / "virtio_pci.ko" if name == "modules" else entry / name
+    if how == "removed":
+        target.unlink()
+    elif how == "cut":
+        replace(target, target.read_bytes()[:-9])
+    else:
+        replace(target, target.read_bytes()[:-9] + b"?" * 9)
+    assert kernels.damage(entry)
+    assert kernels.damage(kept(tmp_path, made.FILES).image.parent) == ""
+    assert kernel.image.read_bytes() == made.bzimage()
+
+
+def test_a_copy_of_the_cache_with_other_times_is_whole(tmp_path: Path) -> None:
+    kernel = kept(tmp_path, made.FILES)
+    os.utime(kernel.image, ns=(5, 5))
+    assert kernels.damage(kernel.image.parent) == ""
+    assert kernel.image.stat().st_mtime_ns != 5  # looked into once
+
+
+def test_what_a_disk_changed_by_itself_is_seen_by_a_thorough_look_only(tmp_path: Path) -> None:
+    kernel = kept(tmp_path, made.FILES)
+    before = kernel.image.stat()
+    kernel.image.write_bytes(kernel.image.read_bytes()[:-1] + b"?")
+    os.utime(kernel.image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert kernels.damage(kernel.image.parent) == ""
+    assert "vmlinuz was changed" in kernels.damage(kernel.image.parent, thorough=True)
+
+
+def test_what_was_asked_is_remembered(tmp_path: Path) -> None:
+    kernel = kept(tmp_path, made.FILES)
+    assert kernels.remembered("bookworm") is None
+    kernels.remember("bookworm", kernel)
+    kernels.remember("./file", kernel, "stamp")
+    found = kernels.remembered("bookworm")
+    assert found is not None
+    assert found[0] == kernel
+    assert kernels.remembered("./file", "stamp") is not None
+    assert kernels.remembered("./file", "another file") is None
+    assert {answer.spec for _, answer in kernels.answers()} == {"bookworm", "./file"}
+
+
+def test_an_answer_without_its_entry_is_none(tmp_path: Path, place: Path) -> None:
+    kernel = kept(tmp_path, made.FILES)
+    kernels.remember("bookworm", kernel)
+    (answer,) = (place / "kernel-specs").iterdir()
+    for text in ("", "[]", '{"spec": "bookworm"}', json.dumps(None)):
+        answer.write_text(text)
+        assert kernels.remembered("bookworm") is None
+    kernels.remember("bookworm", kernel)
+    kernel.image.unlink()
+    assert kernels.remembered("bookworm") is None
