@@ -17,7 +17,7 @@ from harness.failures.btf import SourceLine, load_with_lines
 from harness.failures.model import ACCEPTED, Answer, Failure, Family, NotHere, Setting, Shown, asked
 from harness.kernel import bpf
 from harness.kernel.bpf import MapType
-from harness.msp import mask
+from harness.msp import generations, mask
 from harness.msp import verifier_codes as codes
 from harness.program.maps import LAYOUTS
 from harness.report.model import Json
@@ -106,6 +106,7 @@ def load_stream(then: bytes, did: str, log_level: int) -> Answer:
 
 _STRICT = "lines of the guide that are the same, under the mask"
 _BARE = "the same without register states"
+_DIFFERENCES = "lines that differ, and why"
 
 
 def _side_by_side(log: str) -> Mapping[str, Json]:
@@ -118,10 +119,23 @@ def _side_by_side(log: str) -> Mapping[str, Json]:
         _BARE: f"{bare.same} of {bare.guide_total}",
         "similarity without register states": round(bare.similarity, 3),
         "mask": mask.mask_text().splitlines(),
+        _DIFFERENCES: [one.text for one in _named(log).differences],
         "set aside": "registers in lines of their own and behind `;`, `mark_precise`, ` @ file:line`",
         "side by side": strict.text.splitlines(),
         "side by side without register states": bare.text.splitlines(),
     }
+
+
+def _named(log: str) -> generations.Named:
+    theirs = wording.guides_message(Family.LOAD)
+    assert theirs is not None  # it is part of the package
+    return generations.named(theirs.fields["log"].splitlines(), wording.stable(log).splitlines())
+
+
+def _not_explained(log: str) -> str:
+    """A problem where a line differs from the guide's for which no difference of generations is known."""
+    lines = _named(log).unexplained
+    return f"{len(lines)} lines differ from the guide's without a known reason, first {lines[0]}" if lines else ""
 
 
 _STATE_LINE = re.compile(r"(?:\d+: )?(?:frame\d+: )?R\d+\S*=|func#\d+ @|mark_precise:|\d+: R")
@@ -145,7 +159,8 @@ def _log(setting: Setting) -> Shown:
         f"{facts[_STRICT]}, and {facts[_BARE]} when register states are set aside; "
         f"bpf_get_current_pid_tgid after them: {then.word}"
     )
-    return Shown(failing, dataclasses.replace(again, log=""), facts=facts, summary=summary)
+    again = dataclasses.replace(again, log="")
+    return Shown(failing, again, facts=facts, summary=summary, problem=_not_explained(failing.log))
 
 
 def _pid_tgid(setting: Setting) -> Shown:
@@ -163,7 +178,7 @@ def _pid_tgid(setting: Setting) -> Shown:
             facts,
         )
     repaired = load_stream(ALLOW, "BPF_PROG_LOAD of the guide's instructions without that call", 1)
-    return Shown(failing, repaired, facts=_side_by_side(failing.log))
+    return Shown(failing, repaired, facts=_side_by_side(failing.log), problem=_not_explained(failing.log))
 
 
 GUIDE = (

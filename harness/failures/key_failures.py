@@ -41,7 +41,7 @@ from harness.report.model import Json
 TIMES = replace(QUICK, provision=0.3)
 """Provisioning is given up soon, so that `--status --wait` has an answer."""
 
-PATIENCE = 5.0  # seconds until an agent that does not get where it should is looked at as it is
+PATIENCE = 25.0  # seconds until an agent that does not get where it should is looked at as it is
 FOREIGN_PATIENCE = 40.0  # the same for somebody's agent, whose times are its own: it may poll every 15 s
 _WAIT = 10  # seconds given to --status --wait
 

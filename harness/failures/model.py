@@ -77,6 +77,7 @@ class Shown:
     facts: Mapping[str, Json] = field(default_factory=dict)
     observed: Mapping[str, Json] = field(default_factory=dict)
     summary: str = ""  # a sentence of the recipe's own, where `reproduced` does not fit
+    problem: str = ""  # what else is not as it should be
 
 
 class NotHere(Exception):

@@ -128,7 +128,7 @@ def judged(failure: Failure, shown: Shown) -> Judgement:
         observed |= dict(repaired.observed)
     if varying:
         observed["log"] = failing.log
-    problem = _problem(failure, failing, repaired)
+    problem = _problem(failure, failing, repaired) or shown.problem
     if problem:
         return Outcome.FAIL, problem, evidence, observed
     line = f" ({matters[-1].strip()})" if matters else ""
