@@ -46,15 +46,17 @@ def kept(kind: str, name: str, make: Callable[[Path], None], damage: Callable[[P
     entry, work = place / name, place / f".{name}{_UNFINISHED}"
     if hold(entry) and not damage(entry):
         return entry
+    attempted = f"keep {name} in {place}"
     while True:
-        with writing(f"keep {name} in {place}"), locked(kind, name):
+        with writing(attempted), locked(kind, name):
+            shutil.rmtree(work, ignore_errors=True)
             try:
-                shutil.rmtree(work, ignore_errors=True)
                 if not entry.is_dir() or damage(entry):  # nobody was quicker
-                    work.mkdir()
-                    make(work)
-                    _discard(entry)
-                    work.rename(entry)
+                    with writing(attempted):  # a full disk is one before this work is removed
+                        work.mkdir()
+                        make(work)
+                        _discard(entry)
+                        work.rename(entry)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
         if hold(entry):  # nobody removed it just then

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -70,3 +74,140 @@ def test_a_full_disk_says_what_to_do() -> None:
     with pytest.raises(HarnessError, match="ENOSPC") as raised:
         cache.kept("things", "one", fail)
     assert "MSP_HARNESS_CACHE" in str(raised.value)
+
+
+USER = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from harness.vm import cache\n"
+    "assert cache.hold(Path(sys.argv[1]))\n"
+    "print('held', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+@contextmanager
+def user(entry: Path) -> Iterator[None]:
+    """Another process that uses an entry."""
+    with subprocess.Popen(
+        [sys.executable, "-c", USER, entry], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield
+        process.communicate(b"")
+
+
+def made_by_another(name: str) -> Path:
+    """An entry that this process does not hold."""
+    code = f"from harness.vm import cache\ncache.kept('things', {name!r}, lambda work: (work / 'file').touch())\n"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    return cache.directory() / "things" / name
+
+
+def test_what_is_used_is_not_removed(place: Path) -> None:
+    entry = made_by_another("one")
+    with user(entry):
+        assert cache.in_use(entry)
+        assert not cache.remove("things", "one")
+        assert (entry / "file").exists()
+    assert not cache.in_use(entry)
+    assert cache.remove("things", "one")
+    assert list(place.iterdir()) == []  # nor its lock
+
+
+def test_what_is_being_made_is_not_removed(place: Path) -> None:
+    code = (
+        "import sys\n"
+        "from harness.vm import cache\n"
+        "def make(work):\n"
+        "    (work / 'half').touch()\n"
+        "    print('making', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "cache.kept('things', 'one', make)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"making\n"
+        assert cache.unfinished("things") == ["one"]
+        assert cache.is_locked("things", "one")
+        assert not cache.remove("things", "one")
+        process.communicate(b"")
+    assert (place / "one" / "half").exists()
+
+
+def test_a_holder_of_what_was_removed_takes_the_next_one(place: Path) -> None:
+    entry = cache.kept("things", "one", fill)
+    shutil.rmtree(entry)  # by hand
+    assert not cache.hold(entry)
+    assert cache.kept("things", "one", fill) == entry
+    assert cache.in_use(entry)
+
+
+def test_a_damaged_entry_is_replaced(place: Path) -> None:
+    entry = cache.kept("things", "one", fill)
+    (entry / "file").write_text("bad")
+
+    def damage(path: Path) -> str:
+        return "bad" if (path / "file").read_text() == "bad" else ""
+
+    with user(entry):  # whoever uses it keeps what it has open
+        assert cache.kept("things", "one", fill, damage) == entry
+    assert (entry / "file").read_text() == "content"
+    assert visible(place) == ["one"]
+
+
+def test_a_cache_that_cannot_be_written_still_serves_what_it_has(tmp_path: Path) -> None:
+    """In a mount namespace of its own, as a file system that is read only; a new entry says what to do."""
+    made_by_another("one")
+    code = (
+        "from harness.vm import cache\n"
+        "from harness.errors import HarnessError\n"
+        "print(cache.kept('things', 'one', lambda work: None).name)\n"
+        "try:\n"
+        "    cache.kept('things', 'two', lambda work: None)\n"
+        "except HarnessError as error:\n"
+        "    print(error)\n"
+    )
+    script = f'mount --bind "{tmp_path}" "{tmp_path}" && mount -o remount,ro,bind "{tmp_path}" && exec "$0" -c "$1"'
+    said = mounted(script, sys.executable, code)
+    assert said[0] == "one"
+    assert "EROFS" in said[1]
+    assert "MSP_HARNESS_CACHE" in said[1]
+
+
+@pytest.mark.parametrize("how", ["write", "command"])
+def test_a_disk_that_is_really_full(tmp_path: Path, how: str) -> None:
+    """On a tmpfs of 2 MB: by a write of our own, and by a program whose error is not ours."""
+    fill = {
+        "write": "(work / 'file').write_bytes(bytes(4 << 20))",
+        "command": "run(['dd', 'if=/dev/zero', f'of={work}/file', 'bs=1M', 'count=4'])",
+    }[how]
+    code = (
+        "import os\n"
+        "from harness.command import run\n"
+        "from harness.errors import HarnessError\n"
+        "from harness.vm import cache\n"
+        f"def make(work):\n    {fill}\n"
+        "try:\n"
+        "    cache.kept('things', 'one', make)\n"
+        "except HarnessError as error:\n"
+        "    print(error)\n"
+        "print(sorted(name for name in os.listdir(cache.directory() / 'things') if name[0] != '.'))\n"
+        "print([name for name in os.listdir(cache.directory() / 'things') if 'unfinished' in name])\n"
+    )
+    script = f'mount -t tmpfs -o size=2m full "{tmp_path}" && exec "$0" -c "$1"'
+    said = mounted(script, sys.executable, code)
+    assert "ENOSPC" in said[0]
+    assert "MSP_HARNESS_CACHE" in said[0]
+    assert said[1:] == ["[]", "[]"]
+
+
+def mounted(script: str, *arguments: str) -> list[str]:
+    """What a shell script prints in a mount namespace of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount")
+    words = ["unshare", "--mount", "sh", "-c", script, *arguments]
+    return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
