@@ -24,8 +24,8 @@ _UTC = partial(moment, zone="UTC")
 
 # 2024-09-13T18:52:00.123Z [INFO]    message: the header is filled up to 34 characters
 AGENT = re.compile(
-    r"(?P<time>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d{1,9}Z?)\s{1,4}\[?(?P<level>TRACE|DEBUG|INFO|WARN|ERROR|"
-    r"Trace|Verbose|Information|Info|Warning|Warn|Error)\]\s{0,8}(?:-\s)?"
+    r"(?P<time>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?Z?)\s{1,4}\[?(?P<level>(?i:trace|debug|information|info|"
+    r"warning|warn|error|verbose))\]\s{0,8}(?:-\s)?"
 )
 # 2024-02-08 01:03:25,691 - azure.py[INFO]: message
 CLOUD_INIT = re.compile(

@@ -18,6 +18,9 @@ READERS = (
         "logs:read_agent",
         (
             "Z [INFO]",
+            "Z [info]",
+            "Z [warn",
+            "Z [error]",
             "Z [WARN]",
             "Z [ERROR]",
             "Z [TRACE]",
