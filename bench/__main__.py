@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import connect, diagnose, verify
+from bench import connect, diagnose, matrix, verify
 
-BENCHMARKS = {"verify": verify.main, "connect": connect.main, "diagnose": diagnose.main}
+BENCHMARKS = {"verify": verify.main, "connect": connect.main, "diagnose": diagnose.main, "matrix": matrix.main}
 
 
 def main() -> int:

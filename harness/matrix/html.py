@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.checks.verify import verdict
 from harness.kernel.probes import Answer
-from harness.matrix.abilities import ABILITIES, WAYS, word
+from harness.matrix.abilities import ABILITIES, WAYS, loads, word
 from harness.matrix.differences import Difference, Kind, sentence
 from harness.matrix.floors import Floor, floors, together
 from harness.matrix.model import Cell, Matrix, Row, headline
@@ -20,9 +20,7 @@ ANSWER_WORDS = {Answer.YES: "yes", Answer.NO: "no", Answer.UNKNOWN: "not known"}
 KIND_MARKS = {Kind.WORSE: "✗", Kind.FIXED: "✓", Kind.CHANGED: "≠", Kind.NEW: "+", Kind.GONE: "−"}
 KIND_TONES = {Kind.WORSE: "FAIL", Kind.FIXED: "PASS", Kind.CHANGED: "WARN", Kind.NEW: "SKIP", Kind.GONE: "SKIP"}
 
-_COLUMNS = """
-.matrix { --columns: %d; }
-"""
+_COLUMNS = "\n.matrix { --columns: %d; }\n"
 
 
 @dataclass(frozen=True)
@@ -74,22 +72,21 @@ _ORDER = (Outcome.FAIL, Outcome.ERROR, Outcome.WARN, Outcome.PASS, Outcome.SKIP)
 
 def _shown(matrix: Matrix, row: Row, program: str) -> _Shown:
     cell = matrix.by_place[row.name, program]
-    ways = []
-    for ability in ABILITIES:
-        if ability.name in WAYS:
-            said = ability.ask(cell.report)
-            ways.append(
-                _Way(
-                    WAYS[ability.name],
-                    ANSWER_MARKS[said.answer],
-                    ANSWER_WORDS[said.answer],
-                    said.said,
-                    _TONES[said.answer],
-                )
-            )
+    asked = [(WAYS[one.name], one.ask(cell.report)) for one in ABILITIES if one.name in WAYS]
+    ways = [
+        _Way(name, ANSWER_MARKS[said.answer], ANSWER_WORDS[said.answer], said.said, _TONES[said.answer])
+        for name, said in asked
+    ]
+    return _Shown(cell, row, word(cell.report), _sentence(cell), ways)
+
+
+def _sentence(cell: Cell) -> str:
+    """What was found, in one: why there is no answer, why the kernel refuses it, or the verdict of `verify`."""
     guest = next((one for one in cell.report.results if one.group == "guest" and one.outcome is Outcome.ERROR), None)
-    sentence = guest.summary if guest else verdict(cell.report)
-    return _Shown(cell, row, word(cell.report), sentence, ways)
+    if guest is not None:
+        return guest.summary
+    loading = loads(cell.report)
+    return f"refused: {loading.said}" if loading.answer is Answer.NO else verdict(cell.report)
 
 
 def _floor_groups(found: Sequence[Floor]) -> list[tuple[str, str, list[tuple[str, Floor]]]]:

@@ -60,6 +60,8 @@ class LiveTable:
 
     def getting(self, spec: str) -> None:
         self._getting = spec
+        if self._live is None:
+            self._console.print(self._shown(f"kernel {spec} …"), soft_wrap=True)
         self._paint()
 
     def begin(self, tasks: Sequence[Task]) -> None:
