@@ -79,6 +79,8 @@ def of_image(image: Path, tree: Path | None) -> Kernel:
         raise HarnessError(f"boot {image.name}", f"it is larger than {LARGEST_IMAGE >> 20} MiB", "strip it (strip -g)")
     content = image.read_bytes()
     release = kernels.image_release(content)
+    if content.startswith(vmlinux.MAGIC):
+        vmlinux.check(content)
     tree = _tree(image, release, tree)
     digest = hashlib.sha256(content).hexdigest()
     origin = f"{image.name} sha256:{digest[:16]}"
@@ -89,8 +91,6 @@ def of_image(image: Path, tree: Path | None) -> Kernel:
         modules.reduce(tree, place / "modules", release)
         kernels.complete(place, release, origin, "a local file: by its sha256 only")
 
-    if content.startswith(vmlinux.MAGIC):
-        vmlinux.check(content)
     state = hashlib.sha256("".join(_listing(tree)).encode()).hexdigest()
     return kernels.kept(f"image-{digest[:16]}-{state[:8]}", make)
 
