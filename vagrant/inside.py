@@ -38,11 +38,12 @@ class Step:
     accepted: tuple[int, ...] = (0,)  # exit statuses
 
 
-def steps(box: str, verify: str) -> tuple[Step, ...]:
-    """The whole way; box is the name under which the Vagrantfile asks for it."""
+def steps(box: str, verify: str, *, reload: bool = False) -> tuple[Step, ...]:
+    """The whole way. box is the name that the Vagrantfile has for it; reload starts a kernel that up installed."""
     return (
         Step("box", ("vagrant", "box", "add", "--provider", "libvirt", "--name", box, f"{PLACE}/debian.box"), 300),
         Step("up", ("vagrant", "up", "--no-tty"), 1800),
+        *([Step("reload", ("vagrant", "reload", "--no-tty"), 900)] if reload else []),
         Step("verify", ("vagrant", "ssh", "--no-tty", "-c", verify), 900, REPORT, (0, EXIT_CHECK_FAILED)),
         Step("destroy", ("vagrant", "destroy", "-f", "--no-tty"), 300),
     )
@@ -66,7 +67,7 @@ def _work(home: Path, machine: str, box: str, verify: str) -> int:
         run(["mount", "--bind", home, PLACE])
         run(["ip", "link", "set", "lo", "up"])
         _start_libvirtd()
-        for step in steps(box, verify):
+        for step in steps(box, verify, reload=":" in machine):
             _take(step, machine)
         left = [path.name for path in Path("/proc").glob("[0-9]*") if "qemu-system" in _name(path)]
         if left:

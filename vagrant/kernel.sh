@@ -1,5 +1,5 @@
 #!/bin/sh
-# In the machine, as root: install another kernel, which the reboot that follows starts.
+# In the machine, as root: install another kernel, which the next start of the machine brings.
 # $1 is a package, PACKAGE/SUITE for apt, or the file of a package, relative to the tree.
 set -eu
 package=$1
