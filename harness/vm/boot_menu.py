@@ -42,9 +42,10 @@ def default(releases: Iterable[str], menu: str, environment: str, entries: Mappi
 
 
 def version_key(release: str) -> list[tuple[int, int, str]]:
-    """For sorting: numbers as numbers, 5.10 after 5.9."""
+    """For sorting: numbers as numbers, 5.10 after 5.9, and 6.9~rc1 before 6.9."""
     parts = re.findall(r"[0-9]+|[a-zA-Z]+|~", release)
-    return [(1, int(part), "") if part.isdigit() else (-1 if part == "~" else 0, 0, part) for part in parts]
+    keys = [(1, int(part), "") if part.isdigit() else (-2 if part == "~" else 0, 0, part) for part in parts]
+    return [*keys, (-1, 0, "")]  # the end comes before anything but ~
 
 
 def _of_entries(entries: Mapping[str, str], saved: str) -> str:
