@@ -22,12 +22,12 @@ from harness.vm.job import Job
 from harness.vm.limits import Limit
 from harness.vm.machine import Machine
 from harness.vm.qemu import Running
+from harness.vm.saved import Saved
+from harness.vm.server import PREPARE
 
 _PROGRAMS = ".programs"
-_COMPILED = ("verify", "reproduce", "agent")  # commands that load programs of ours
+_COMPILED = ("verify", "reproduce", "agent", PREPARE)  # commands that load programs of ours
 _LIVE = re.compile("(the )?live kernel")  # what the guest calls itself in its Report's target
-_WARM_UP = ("verify", "--quick")
-"""Run once before a guest is saved: modules are loaded then, and what is read from the disk is in memory."""
 
 
 def run(machine: Machine, job: Job, tell: Callable[[str], None] = lambda line: None) -> Report:
@@ -89,11 +89,25 @@ def _resumed(host: _Host, by: str, job: Job) -> Report:
     except _NotPrepared as error:
         return _booted(host, by, job, f", for none could be saved: {error}")
     try:
-        with saved.resume(found, machine, host.guest, by) as running:
-            return _report(host, by, "resumed", _perform(host, by, running, job, resumed=True), running)
-    except (_NotBack, HarnessError) as error:
+        return _from_saved(host, by, found, job)
+    except (_NotBack, saved.Refused) as error:
         saved.discard(name)
         return _booted(host, by, job, f", for the saved one did not come back: {error}")
+
+
+def _from_saved(host: _Host, by: str, found: Saved, job: Job) -> Report:
+    """Raises _NotBack or saved.Refused for a state that is of no use, Failed where the guest is to blame."""
+    with saved.resume(found, host.machine, host.guest, by) as running:
+        checking = found.checking()  # beside the guest, which seldom needs every processor
+        try:
+            report = _report(host, by, "resumed", _perform(host, by, running, job, resumed=True), running)
+        except Failed:
+            if damage := checking.result():
+                raise _NotBack(damage) from None
+            raise
+        if damage := checking.result():
+            raise _NotBack(damage)
+        return report
 
 
 def _booted(host: _Host, by: str, job: Job, why: str = "") -> Report:
@@ -114,7 +128,7 @@ class _NotBack(Exception):
 def _prepare(host: _Host, by: str, running: Running) -> None:
     _ready(host, by, running)
     try:
-        _perform(host, by, running, Job(_WARM_UP))
+        _perform(host, by, running, Job((PREPARE,)))
     except Failed as error:
         raise _NotPrepared(f"{error}") from error
 

@@ -15,7 +15,8 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,13 @@ KIND = "saved"
 
 _MEMORY, _DEVICES, _RECORD = "memory", "devices", "saved.json"
 _VERSION = 1  # of how a guest is saved and prepared
-_BLOCK = 1 << 20  # bytes
+_BLOCK = 1 << 16  # bytes
 _SAVE_SECONDS = 60  # it takes a tenth of a second
 _CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]  # QEMU 4.1 and later
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Refused(Exception):
+    """QEMU does not take a state, in its words."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,22 @@ class Saved:
     def devices(self) -> Path:
         return self.entry / _DEVICES
 
-    def damage(self) -> str:
-        """What is wrong with its files as far as a look tells; empty when nothing is."""
-        return damage(self.entry)
+    def checking(self) -> Future[str]:
+        """Reads all of it beside whatever else is done, a tenth of a second; what is wrong, or nothing."""
+        executor = ThreadPoolExecutor(1)
+        future = executor.submit(self._read)
+        executor.shutdown(wait=False)
+        return future
 
-    def whole(self) -> bool:
-        """Whether the memory is what was written, by its checksum: reads all of it, a few tenths of a second."""
+    def _read(self) -> str:
         try:
             record = json.loads((self.entry / _RECORD).read_text())
-            return bool(record["checksum"] == _checksum(self.memory, self.devices))
-        except (OSError, ValueError, KeyError):
-            return False
+            for name, (checksum, parts) in record["checksums"].items():
+                if checksum != _checksum(self.entry / name, parts):
+                    return f"{name} is not what was saved"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{error}"
+        return ""
 
 
 def name(machine: Machine, guest: Guest, accelerator: str) -> str:
@@ -117,10 +126,11 @@ def make(machine: Machine, guest: Guest, accelerator: str, name: str, prepare: C
         with qemu.memory("guest's memory") as memory:
             os.ftruncate(memory, machine.memory << 20)
             _boot_and_save(machine, guest, accelerator, memory, place / _DEVICES, prepare)
-            _copy(memory, place / _MEMORY)
+            parts = _copy(memory, place / _MEMORY)
+        files = {_MEMORY: parts, _DEVICES: [(0, (place / _DEVICES).stat().st_size)]}
         record = {
-            "sizes": {file: (place / file).stat().st_size for file in (_MEMORY, _DEVICES)},
-            "checksum": _checksum(place / _MEMORY, place / _DEVICES),
+            "sizes": {file: (place / file).stat().st_size for file in files},
+            "checksums": {file: (_checksum(place / file, parts), parts) for file, parts in files.items()},
             "kernel": machine.kernel.origin,
             "variation": machine.variation,
         }
@@ -169,48 +179,52 @@ def _boot_and_save(
                 time.sleep(0.005)
 
 
-def _copy(memory: int, target: Path) -> None:
-    """Write the memory to a file with holes where it is zero: most of it was never touched."""
-    size = os.fstat(memory).st_size
+Parts = Sequence[tuple[int, int]]  # of a file: where each begins, and where it ends
+
+
+def _copy(memory: int, target: Path) -> Parts:
+    """Write the memory to a file with holes where it is zero, for most of it was never touched; the parts written."""
+    parts: list[tuple[int, int]] = []
     with target.open("wb") as file:
-        for begin, content in _content(memory):
-            for offset in range(0, len(content), _PAGE):
-                page = content[offset : offset + _PAGE]
-                if page.count(0) != len(page):
-                    file.seek(begin + offset)
-                    file.write(page)
-        file.truncate(size)
+        for begin, end in _data(memory):
+            for block in range(begin, end, _BLOCK):
+                content = os.pread(memory, min(_BLOCK, end - block), block)
+                if content.count(0) != len(content):
+                    file.seek(block)
+                    file.write(content)
+                    if parts and parts[-1][1] == block:
+                        parts[-1] = (parts[-1][0], block + len(content))
+                    else:
+                        parts.append((block, block + len(content)))
+        file.truncate(os.fstat(memory).st_size)
+    return parts
 
 
-def _content(descriptor: int) -> Iterator[tuple[int, bytes]]:
-    """The parts of a file that are no holes, in pieces: their offsets and bytes."""
-    size = os.fstat(descriptor).st_size
-    position = 0
-    while position < size:
+def _data(descriptor: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that are no holes."""
+    end = 0
+    while True:
         try:
-            position = os.lseek(descriptor, position, os.SEEK_DATA)
+            begin = os.lseek(descriptor, end, os.SEEK_DATA)
         except OSError:  # ENXIO: a hole up to the end
             return
-        end = os.lseek(descriptor, position, os.SEEK_HOLE)
-        while position < end:
-            piece = os.pread(descriptor, min(_BLOCK, end - position), position)
-            yield position, piece
-            position += len(piece)
+        end = os.lseek(descriptor, begin, os.SEEK_HOLE)
+        yield begin, end
 
 
-def _checksum(*paths: Path) -> int:
-    """CRC-32 over the files' contents with their places; holes count nothing."""
+def _checksum(path: Path, parts: Parts) -> int:
+    """CRC-32 over parts of a file."""
     found = 0
-    for path in paths:
-        with path.open("rb") as file:
-            for begin, piece in _content(file.fileno()):
-                found = zlib.crc32(piece, zlib.crc32(begin.to_bytes(8, "big"), found))
+    with path.open("rb", buffering=0) as file:
+        for begin, end in parts:
+            for block in range(begin, end, _BLOCK):
+                found = zlib.crc32(os.pread(file.fileno(), min(_BLOCK, end - block), block), found)
     return found
 
 
 @contextmanager
 def resume(saved: Saved, machine: Machine, guest: Guest, accelerator: str) -> Iterator[Running]:
-    """A fresh copy of a saved guest, which waits for a job. Raises HarnessError in QEMU's words when it refuses it."""
+    """A fresh copy of a saved guest, which waits for a job. Raises Refused."""
     words, theirs, ours = qemu.monitor()
     with ours, theirs, saved.memory.open("r+b") as memory, saved.devices.open("rb") as devices:
         arguments = [
@@ -221,7 +235,10 @@ def resume(saved: Saved, machine: Machine, guest: Guest, accelerator: str) -> It
         ]  # fmt: skip
         with qemu.start(arguments, (memory.fileno(), devices.fileno(), theirs.fileno())) as running:
             theirs.close()
-            monitor = Monitor(ours)
-            monitor.ask("migrate-set-capabilities", capabilities=_CAPABILITIES)
-            monitor.ask("migrate-incoming", uri=f"fd:{devices.fileno()}")
+            try:
+                monitor = Monitor(ours)
+                monitor.ask("migrate-set-capabilities", capabilities=_CAPABILITIES)
+                monitor.ask("migrate-incoming", uri=f"fd:{devices.fileno()}")
+            except (HarnessError, OSError) as error:
+                raise Refused(f"{error}") from error
             yield running

@@ -24,6 +24,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +38,9 @@ REPORT = "report.json"
 
 SCRIPT = "python"
 """A command line `python FILE …` runs a script that came with the job, in place of a command of msp-harness."""
+
+PREPARE = "prepare"
+"""A command line of this one word is the job that comes before a guest is saved."""
 
 _MACHINE = Path("/msp/machine.json")
 _PORTS = Path("/sys/class/virtio-ports")
@@ -88,13 +92,18 @@ def _serve() -> None:
     gc.freeze()  # a child that collects would else write to every page that it shares
     _say(messages, ready={"release": os.uname().release, "cgroup": problem})
     unpacker = wire.Unpacker()
+    waiting: list[_Waiting] = []
     while piece := os.read(messages, 1 << 16):
         for message in unpacker.feed(piece):
             job = message["job"]
             _set_clock(job["time"])
             _seed(base64.b64decode(job["seed"]))
             _say(messages, accepted={})
-            _say(messages, ended=_run(job, ports))
+            if job["arguments"] == [PREPARE]:
+                waiting.append(_prepare(job, ports))
+                _say(messages, ended={"status": 0, "report": None})
+            else:
+                _say(messages, ended=_run(job, ports, waiting.pop() if waiting else None))
 
 
 def _say(port: int, **message: Mapping[str, Any]) -> None:
@@ -178,13 +187,71 @@ def _seed(seed: bytes) -> None:
         fcntl.ioctl(device, _RNDRESEEDCRNG)
 
 
-def _run(job: Mapping[str, Any], ports: Mapping[str, str]) -> dict[str, Any]:
-    """Run a job in a child: its exit status, its Report, and what may have kept it from one."""
+@dataclass(frozen=True)
+class _Waiting:
+    """A process that has built what every job needs, and waits for one on its pipe."""
+
+    pid: int
+    pipe: int
+
+    def hand(self, job: Mapping[str, Any], directory: Path) -> bool:
+        """Whether it was there to take the job."""
+        try:
+            with os.fdopen(self.pipe, "w") as pipe:
+                json.dump([job, str(directory)], pipe)
+        except OSError:
+            return False
+        return True
+
+
+def _prepare(job: Mapping[str, Any], ports: Mapping[str, str]) -> _Waiting:
+    """Fork the process of the next job, which then has nothing left to fork, to build or to read."""
+    told, tell = os.pipe()
+    gate, entry = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(told)
+        os.close(entry)
+        _be_prepared(job, ports, tell, gate)
+    os.close(tell)
+    os.close(gate)
+    os.read(told, 1)  # or its end
+    os.close(told)
+    return _Waiting(child, entry)
+
+
+def _be_prepared(job: Mapping[str, Any], ports: Mapping[str, str], tell: int, gate: int) -> NoReturn:
+    """The waiting process: never returns."""
+    from harness.checks import ready
+
+    directory = Path(tempfile.mkdtemp(prefix="prepare-"))
+    try:
+        _lay_out(job, directory)
+        if not ready.prepare():
+            print("guest: nothing could be prepared: each job builds its own", flush=True)
+    except BaseException:
+        traceback.print_exc()
+    os.chdir("/")
+    shutil.rmtree(directory, ignore_errors=True)
+    for name in job["environment"]:
+        os.environ.pop(name, None)
+    os.close(tell)
+    with os.fdopen(gate) as pipe:
+        given = pipe.read()
+    if not given:
+        os._exit(1)
+    taken, place = json.loads(given)
+    _be_job(taken, Path(place), ports)
+
+
+def _run(job: Mapping[str, Any], ports: Mapping[str, str], waiting: _Waiting | None) -> dict[str, Any]:
+    """Run a job in a process of its own: its exit status, its Report, and what may have kept it from one."""
     killed_before = _killed_for_memory()
     directory = Path(tempfile.mkdtemp(prefix="job-"))
     sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
+    if waiting is not None and waiting.hand(job, directory):
+        child = waiting.pid
+    elif (child := os.fork()) == 0:
         _be_job(job, directory, ports)
     while (ended := os.waitpid(-1, 0))[0] != child:  # PID 1 gets everybody's orphans
         pass
@@ -209,12 +276,7 @@ def _be_job(job: Mapping[str, Any], directory: Path, ports: Mapping[str, str]) -
             os.dup2(device, number)
             os.close(device)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
-        os.chdir(directory)
-        for name, content in job["files"].items():
-            path = directory / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(base64.b64decode(content))
-        os.environ.update(job["environment"])
+        _lay_out(job, directory)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _command(job["arguments"])
         sys.stdout.flush()
@@ -224,6 +286,16 @@ def _be_job(job: Mapping[str, Any], directory: Path, ports: Mapping[str, str]) -
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _lay_out(job: Mapping[str, Any], directory: Path) -> None:
+    """Go where a job's files are, with its environment."""
+    os.chdir(directory)
+    for name, content in job["files"].items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(content))
+    os.environ.update(job["environment"])
 
 
 def _command(arguments: list[str]) -> int:

@@ -1,62 +1,30 @@
-"""Jobs that end as they should, from a saved guest and from a cold boot, and guests that fail."""
+"""Jobs that end as they should, from a saved guest and from a cold boot; what is left of them: nothing."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from harness.report import Outcome, Report, Result
+from harness.report import Outcome, Report
+from harness.vm import accelerator, cache, saved
+from harness.vm.guest import Guest
 from harness.vm.job import Job
 from harness.vm.kernels import Kernel
 from harness.vm.machine import Cgroup, Machine
 from harness.vm.run import run
+from harness.vm.saved import Saved
+from tests.vm.script import evidence, qemus, script
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SCRIPT = """
-import datetime, json, os, pathlib, platform, time, uuid
-from harness.kernel import cgroups
-from harness.report import Outcome, Report, Result, json as format
-def tell(**evidence):
-    result = Result("script.ran", "A script", Outcome.PASS, "it ran", evidence)
-    report = Report("a script", platform.release(), "", "", [result], "0", "", "", 0)
-    pathlib.Path("report.json").write_text(format.dump(report))
-"""
-
-
-def script(kernel: Kernel | Machine, text: str, *, fresh: bool = False, timeout: float | None = None) -> Report:
-    """Run Python text in a guest; tell(…) makes the evidence of its Report."""
-    machine = kernel if isinstance(kernel, Machine) else Machine(kernel)
-    job = Job(("python", "script.py"), {"script.py": (SCRIPT + text).encode()}, fresh, timeout)
-    return run(machine, job)
-
-
-def evidence(report: Report) -> Mapping[str, object]:
-    assert [result.summary for result in report.results] == ["it ran"]
-    return report.results[0].evidence
-
-
-def failure(report: Report) -> Result:
-    """The one Result of a guest that failed."""
-    assert len(report.results) == 1
-    assert report.results[0].outcome is Outcome.ERROR
-    assert report.results[0].remedy
-    return report.results[0]
-
-
-def console(result: Result) -> str:
-    lines = result.observed["console"]
-    assert isinstance(lines, list)
-    return "\n".join(map(str, lines))
-
-
-def qemus(parent: int) -> list[int]:
-    """The QEMU processes that a process has started."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(child) for child in children if "qemu" in Path(f"/proc/{child}/comm").read_text()]
+SPEC = "bookworm"  # the kernel of these tests
 
 
 def test_resumed_and_booted_guests_say_the_same(kernel: Kernel) -> None:
@@ -117,3 +85,101 @@ def test_layouts_of_cgroups(kernel: Kernel, layout: Cgroup, root: str, found: st
     told = evidence(script(Machine(kernel, cgroup=layout), text, fresh=True))
     assert (told["name"], told["root"]) == (found, root)
     assert told["v2"] == {"v2": ["/sys/fs/cgroup"], "hybrid": ["/sys/fs/cgroup/unified"]}.get(layout, [])
+
+
+def interrupted(kernel: Kernel, number: signal.Signals) -> tuple[list[int], int]:
+    """End a host process by a signal while its guest is at work: the QEMUs that it had, and its exit status."""
+    code = (
+        "import sys\n"
+        "from harness import cli, interruption\n"
+        "from harness.cli import vm\n"
+        "vm.run_verify = lambda options: vm._run(options, ['python', 'script.py'],"
+        " {'script.py': b'import time; time.sleep(1000)'}, str)\n"
+        f"sys.exit(cli.main(['vm', 'verify', '--kernel', {SPEC!r}]))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (started := qemus(parent.pid)):
+            assert time.monotonic() < deadline
+            assert parent.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)  # well into the job, or still at its start: it makes no difference
+    finally:
+        parent.send_signal(number)
+        status = parent.wait()
+    return started, status
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_no_qemu_outlives_who_started_it(kernel: Kernel, number: signal.Signals, status: int) -> None:
+    started, found = interrupted(kernel, number)
+    assert found == status
+    deadline = time.monotonic() + 20
+    for pid in started:
+        while Path(f"/proc/{pid}/cmdline").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{pid}/cmdline").exists()
+
+
+def test_two_at_once(kernel: Kernel) -> None:
+    code = (
+        "from harness.vm import spec\n"
+        "from harness.vm.job import Job\n"
+        "from harness.vm.machine import Machine\n"
+        "from harness.vm.run import run\n"
+        f"report = run(Machine(spec.resolve({SPEC!r})), Job(('verify', '--only', 'load')))\n"
+        "assert 'resumed' in report.target and {result.outcome for result in report.results} == {'PASS'}, report\n"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+
+
+class TestASavedGuestThatDoesNotComeBack:
+    """Its job is done by a cold boot, its Report says why, and the state is thrown away."""
+
+    JOB = Job(("verify", "--only", "load"))
+
+    @pytest.fixture
+    def state(self, kernel: Kernel, guest_image: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Saved:
+        """A copy of a good state, in a cache of its own that has all else of the usual one."""
+        run(Machine(kernel), self.JOB)
+        name = saved.name(Machine(kernel), guest_image, accelerator.usable(Machine(kernel), guest_image))
+        usual = cache.directory()
+        place = tmp_path / "vm"
+        (place / saved.KIND).mkdir(parents=True)
+        for part in usual.iterdir():
+            if part.name != saved.KIND:
+                (place / part.name).symlink_to(part)
+        places = [str(top / saved.KIND / name) for top in (usual, place)]
+        subprocess.run(["cp", "--recursive", "--sparse=always", *places], check=True)
+        monkeypatch.setenv("MSP_HARNESS_CACHE", str(tmp_path))
+        monkeypatch.setattr(cache, "directory", lambda: place)
+        return Saved(place / saved.KIND / name)
+
+    def is_booted_cold(self, kernel: Kernel, state: Saved, why: str) -> None:
+        report = run(Machine(kernel), self.JOB)
+        assert f"booted, for the saved one did not come back: {why}" in report.target
+        assert {result.outcome for result in report.results} == {Outcome.PASS}
+        assert not state.entry.exists()
+
+    def test_its_devices_are_garbage(self, kernel: Kernel, state: Saved) -> None:
+        state.devices.write_bytes(b"\xff" * state.devices.stat().st_size)
+        self.is_booted_cold(kernel, state, "")
+
+    def test_a_page_of_its_memory_is_not_what_was_saved(self, kernel: Kernel, state: Saved) -> None:
+        """One that the job may never read: only the checksum tells."""
+        record = json.loads((state.entry / "saved.json").read_text())
+        begin, end = record["checksums"]["memory"][1][-1]
+        with state.memory.open("r+b") as file:
+            file.seek(begin)
+            content = file.read(64)
+            file.seek(begin)
+            file.write(bytes(byte ^ 0xFF for byte in content))
+        assert end > begin
+        self.is_booted_cold(kernel, state, "memory is not what was saved")
+
+    def test_a_state_that_is_cut_off_is_made_anew(self, kernel: Kernel, state: Saved) -> None:
+        os.truncate(state.memory, 4096)
+        assert "resumed" in run(Machine(kernel), self.JOB).target
+        assert state.memory.stat().st_size == Machine(kernel).memory << 20
