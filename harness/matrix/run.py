@@ -93,9 +93,11 @@ def measure(question: Question, jobs: int, listener: Listener, *, reuse: bool = 
 
 
 def perform() -> Perform:
-    """How a cell is filled. The modules are there before anything forks."""
+    """How a cell is filled. The modules are there before anything forks. Raises HarnessError without QEMU."""
+    from harness.vm import qemu
     from harness.vm.run import run
 
+    qemu.binary()
     return run
 
 
