@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from types import FunctionType
 from typing import NamedTuple
 
 from harness.diagnose import json_values
@@ -40,9 +41,9 @@ _COMPILED = tuple((row, re.compile(row.said) if row.said else None) for row in R
 
 
 @cache
-def _function(name: str) -> Callable[..., Iterator[Found]]:
+def _function(name: str) -> FunctionType:
     module, _, function = name.partition(":")
-    found: Callable[..., Iterator[Found]] = getattr(import_module(f"harness.diagnose.readers.{module}"), function)
+    found: FunctionType = getattr(import_module(f"harness.diagnose.readers.{module}"), function)
     return found
 
 
@@ -191,9 +192,15 @@ def _lines(section: Section, found: list[Found], kinds: dict[str, None]) -> None
     for row, said in _COMPILED:
         if any(sign in text for sign in row.signs) or (said and said.search(named)):
             before = len(found)
-            found.extend(_function(row.read)(section if row.kind == "status.json" else cut))
-            if any(isinstance(item, Fact) for item in found[before:]):
+            read = _function(row.read)
+            found.extend(read(section if row.long else cut))
+            count = sum(isinstance(item, Fact) for item in found[before:])
+            if count:
                 kinds[row.kind] = None
+            most = read.__globals__.get("MOST", MOST_FACTS)
+            if count >= most:
+                what = f"{row.kind}: what follows the first {most:,}"
+                found.append(Note(NoteKind.LEFT_OUT, section.document, what, section.first))
 
 
 def _cut(section: Section) -> Section:

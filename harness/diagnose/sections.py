@@ -6,6 +6,7 @@ A text without prompts is one section. Lines keep their numbers.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from harness.diagnose.decode import quoted
 from harness.diagnose.facts import Source
 
 MOST_SECTIONS = 2_000
+_NEAR = 1 << 14  # characters that are counted again rather than indexed
 
 _QUOTE = re.compile(r"^(?:> ?){1,8}", re.MULTILINE)
 _QUOTED = re.compile(r"^> ?.*\n> ?", re.MULTILINE)
@@ -83,6 +85,16 @@ class Section:
         text = quote if quote is not None else lines[index] if index < len(lines) else ""
         return Source(self.document, self.first + (0 if self.pinned else index), quoted(text))
 
+    @cached_property
+    def _ends(self) -> list[int]:
+        return [match.start() for match in re.finditer("\n", self.text)]
+
+    def _number(self, position: int) -> int:
+        """How many line ends stand before a position."""
+        if position < _NEAR:
+            return self.text.count("\n", 0, position)
+        return bisect_left(self._ends, position)
+
     @property
     def prompt(self) -> Source:
         """The source of the command: the line before the first, where it stands in lines of its own."""
@@ -91,7 +103,7 @@ class Section:
 
     def at(self, position: int, quote: str | None = None) -> Source:
         """The source of a position in text."""
-        number = 0 if self.pinned else self.text.count("\n", 0, position)
+        number = 0 if self.pinned else self._number(position)
         if quote is None:
             begin = self.text.rfind("\n", 0, position) + 1
             quote = self.text[begin : begin + 1000].split("\n", 1)[0]
@@ -99,7 +111,7 @@ class Section:
 
     def part(self, begin: int, end: int) -> Section:
         """The same document's text from begin to end."""
-        before = 0 if self.pinned else self.text.count("\n", 0, begin)
+        before = 0 if self.pinned else self._number(begin)
         return Section(self.document, self.text[begin:end], self.first + before, self.command, pinned=self.pinned)
 
     def with_text(self, text: str) -> Section:

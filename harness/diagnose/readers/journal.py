@@ -28,6 +28,7 @@ _EXPORT = re.compile(r"^([A-Z_][A-Z0-9_]{0,63})=(.*)$")
 _STANZA = re.compile(r"^(?:__CURSOR=|[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^\n]{0,40} \[s=)", re.MULTILINE)
 _EPOCH = re.compile(r"\d{9,11}\.\d{6}")
 MOST_STANZAS = 20_000
+_NO_NAMES = {"localhost", "localhost.localdomain", "(none)"}  # what a machine is called before it has its name
 
 
 def _at(time: str | None) -> datetime | None:
@@ -119,7 +120,8 @@ def of_values(values: Sequence[tuple[Mapping[str, Any], int, int]], section: Sec
             first if times > 1 else None,
         )
     for host, begin in list(hosts.items())[:8]:
-        yield Identity(section.at(begin, host), IdentityKind.HOST, host)
+        if host not in _NO_NAMES:
+            yield Identity(section.at(begin, host), IdentityKind.HOST, host)
 
 
 def _stamp(value: Mapping[str, Any]) -> datetime | None:
@@ -168,4 +170,5 @@ def read_stanzas(section: Section) -> Iterator[Found]:
 
 def _hosts(section: Section, hosts: Mapping[str, int]) -> Iterator[Identity]:
     for host, index in list(hosts.items())[:8]:
-        yield Identity(section.source(index), IdentityKind.HOST, host)
+        if host not in _NO_NAMES:
+            yield Identity(section.source(index), IdentityKind.HOST, host)

@@ -11,7 +11,7 @@ from harness.diagnose.readers import Found
 from harness.diagnose.sections import Section
 from harness.diagnose.values import number
 
-MOST_UNITS = 2_000
+MOST = 2_000
 
 _UNIT = r"[\w@:.\\-]{1,200}\.(?:service|socket|target|mount|timer|slice|path|scope)"
 _HEAD = re.compile(rf"^[ \t]{{0,8}}(?:[●○×↻*•?x]|�|â\S{{0,3}})\s{{1,2}}(?P<name>{_UNIT})(?: - [^\n]*)?$", re.MULTILINE)
@@ -67,7 +67,7 @@ def full(name: str) -> str:
 
 def read_status(section: Section) -> Iterator[Found]:
     text = section.text
-    heads = list(_HEAD.finditer(text))[:MOST_UNITS]
+    heads = list(_HEAD.finditer(text))[:MOST]
     starts = [(match.start(), match["name"]) for match in heads]
     if not starts and (loaded := _LOADED.search(text)) and _ACTIVE.search(text):
         asked = _ASKED.search(section.command or "")  # its head was cut off
@@ -184,13 +184,13 @@ def _shown(section: Section, begin: int, fields: Mapping[str, str]) -> Iterator[
 def read_lists(section: Section) -> Iterator[Found]:
     """list-units and list-unit-files."""
     for count, match in enumerate(_LISTED.finditer(section.text)):
-        if count >= MOST_UNITS:
+        if count >= MOST:
             return
         yield UnitState(
             section.at(match.start("name")), match["name"], match["load"], None, match["active"], match["sub"]
         )
     for count, match in enumerate(_FILES.finditer(section.text)):
-        if count >= MOST_UNITS:
+        if count >= MOST:
             return
         yield UnitState(section.at(match.start("name")), match["name"], enabled=match["state"])
 

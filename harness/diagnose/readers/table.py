@@ -10,6 +10,7 @@ class Reader(NamedTuple):
     read: str  # module:function in harness.diagnose.readers
     signs: tuple[str, ...]  # one of them is in the text
     said: str = ""  # or this pattern is in the command or the document's name, in lower case
+    long: bool = False  # its lines may be of any length: JSON, XML
 
 
 READERS = (
@@ -70,6 +71,7 @@ READERS = (
             "monitorStatus",
             "telemetryLoggerStatus",
         ),
+        long=True,
     ),
     Reader(
         "status.tag",
@@ -113,7 +115,7 @@ READERS = (
         "windows:read_version",
         ("Microsoft Windows", "WindowsProductName", "BuildNumber", "OS Version:"),
     ),
-    Reader("Windows events", "windows_events:read_xml", ("<Event",)),
+    Reader("Windows events", "windows_events:read_xml", ("<Event",), long=True),
     Reader("Windows events", "windows_events:read_text", ("Event[", "ProviderName", "LevelDisplayName")),
     Reader(
         "uname",
@@ -139,7 +141,10 @@ READERS = (
     Reader("cloud-init status", "provisioning:read_state", ("status: ",)),
     Reader("provisioning report", "provisioning:read_reports", ("result=error|", "result=success|")),
     Reader(
-        "ovf-env.xml", "provisioning:read_ovf", ("ProvisioningSection", "PlatformSettings", "ProvisionGuestProxyAgent>")
+        "ovf-env.xml",
+        "provisioning:read_ovf",
+        ("ProvisioningSection", "PlatformSettings", "ProvisionGuestProxyAgent>"),
+        long=True,
     ),
     Reader(
         "provisioning error",
@@ -160,7 +165,7 @@ READERS = (
             "Code: ",
         ),
     ),
-    Reader("VM model", "vm_model:read", ("roxyAgentSettings", "KeyIncarnationId")),
+    Reader("VM model", "vm_model:read", ("roxyAgentSettings", "KeyIncarnationId"), long=True),
     Reader("packages", "software:read_packages", ("azure-proxy-agent", "cloud-init", "agent is not installed")),
     Reader(
         "paths",

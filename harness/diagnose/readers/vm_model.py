@@ -28,6 +28,7 @@ from harness.diagnose.values import members, number, objects, text, truth
 
 MOST = 20_000  # models in one document: a fleet's list
 _MOST_STATUSES = 200
+_FAR = 1 << 18  # characters in which a model's members are looked for
 
 _MODEL = {"storageprofile", "hardwareprofile", "osprofile", "securityprofile", "virtualmachineprofile"}
 _SETTINGS = re.compile(r'"?proxyAgentSettings"?\s{0,40}[:=]\s{0,40}(?=\{)', re.IGNORECASE)
@@ -49,9 +50,9 @@ def of_value(value: object, section: Section, begin: int, end: int) -> Iterator[
             yield Note(NoteKind.LEFT_OUT, section.document, f"models after the first {MOST}")
             return
         name = text(members(model).get("name"))
-        found = section.text.find(f'"{name}"', at, end) if name else -1
+        found = section.text.find(f'"{name}"', at, min(end, at + _FAR)) if name else -1
         at = found if found >= 0 else at
-        yield from _of_model(model, path, section, at, end)
+        yield from _of_model(model, path, section, at, min(end, at + _FAR))
 
 
 def _models(value: object, path: str, depth: int) -> Iterator[tuple[Mapping[str, Any], str]]:
