@@ -19,6 +19,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     reproduce.add_argument(
         "--from", dest="bundle", metavar="BUNDLE", help="bring about what a customer's evidence shows (see diagnose)"
     )
+    reproduce.add_argument(
+        "--all-kernels",
+        action="store_true",
+        help="what this kernel cannot have, on others in guests; with the guide's text beside ours",
+    )
     reproduce.add_argument("--list", action="store_true", help="list the failures with their places in the guide")
     reproduce.add_argument("--binary", metavar="FILE", help="bring the key failures about with this agent")
     reproduce.add_argument("--object", metavar="FILE", help="its eBPF object")
@@ -34,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.bundle:
         return usage("--from names the failure: give no NAME") if options.names else _run_from(options)
-    if options.list or not options.names:
+    if options.list or not (options.names or options.all_kernels):
         for failure in failures.catalogue():
             print(f"{failure.name:<28}{failure.title}\n{'':<28}{failure.code.id} · {failure.guide}")
         return EXIT_OK
@@ -49,9 +54,34 @@ def run(options: argparse.Namespace) -> int:
         for result in failures.reproduce(options.names, progress, agent):
             interruption.check()
             results.append(result)
+    if options.all_kernels:
+        return _on_all_kernels(options, results)
     if ALL not in options.names or options.verbose:  # who names a failure wants to see all of it
         for result in results:
             print(failures.tell(result), file=screen.file)
+    return publish(options, recording.report(results), reproduced(results), screen)
+
+
+def _on_all_kernels(options: argparse.Namespace, here: Sequence[Result]) -> int:
+    """What this kernel skipped, on others; the guide's texts beside ours; and where each failure came about."""
+    import sys
+
+    from harness import failures
+    from harness.checks.recording import Recording
+    from harness.failures.beside import beside
+    from harness.failures.perform import identity
+    from harness.report import console
+    from harness.vm.everywhere import on_all_kernels
+
+    recording = Recording("failures of the guide: the live kernel, and guests for what it cannot have")
+    screen = console.console(stream(options))
+    families = {identity(failure): failure.family for failure in failures.catalogue()}
+    results = list(on_all_kernels(here, lambda line: print(line, file=sys.stderr)))
+    for result in results:
+        text = beside(result, families[result.id])
+        print(text + "\n" * bool(text), file=screen.file, end="")
+    for result in results:
+        print(f"{result.id:<42}{result.outcome:<6}{result.evidence['kernel']}", file=screen.file)
     return publish(options, recording.report(results), reproduced(results), screen)
 
 

@@ -20,7 +20,8 @@ from harness.kernel.bpf import AttachType, BpfError, ProgramType
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}  # __NR_bpf
 _PROG_LOAD, _BTF_LOAD = 5, 18  # enum bpf_cmd
 _MAGIC, _VERSION = 0xEB9F, 1
-_INT, _PTR, _FUNC, _FUNC_PROTO = 1, 2, 12, 13  # BTF_KIND_*
+_INT, _PTR, _STRUCT, _FUNC, _FUNC_PROTO = 1, 2, 4, 12, 13  # BTF_KIND_*
+_CONTEXT = 72  # bytes of struct bpf_sock_addr; its members are not looked at
 _COLUMN_BITS = 10  # BPF_LINE_INFO_LINE_NUM
 _LOG_SIZE = 1 << 20
 
@@ -54,11 +55,15 @@ def _info(kind: int, count: int = 0) -> int:
 
 
 def _btf(name: str, strings: _Strings) -> bytes:
-    """`int NAME(void *ctx)`: types 1 int, 2 void *, 3 the prototype, 4 the function."""
+    """`int NAME(struct bpf_sock_addr *ctx)`: types 1 int, 2 the pointer, 3 the prototype, 4 the function, 5 the struct.
+
+    A kernel that compares arguments with their types says so in the log of any other pointer.
+    """
     types = struct.pack("=4I", strings.add("int"), _info(_INT), 4, 1 << 24 | 32)
-    types += struct.pack("=3I", 0, _info(_PTR), 0)
+    types += struct.pack("=3I", 0, _info(_PTR), 5)
     types += struct.pack("=5I", 0, _info(_FUNC_PROTO, 1), 1, strings.add("ctx"), 2)
     types += struct.pack("=3I", strings.add(name), _info(_FUNC), 3)
+    types += struct.pack("=3I", strings.add("bpf_sock_addr"), _info(_STRUCT), _CONTEXT)
     header = struct.pack("=HBBIIIII", _MAGIC, _VERSION, 0, 24, 0, len(types), len(types), len(strings.raw))
     return header + types + strings.raw
 

@@ -50,8 +50,6 @@ GENERATIONS = (
                guide=r"last_idx |regs=\w+ stack=\w+ before "),
     Generation("precision again", "6.2", "each store of the same zero is followed back again", stable=True,
                ours=r"last_idx |regs=\w+ stack=\w+ before |parent (?:didn't have|already had) "),
-    Generation("arguments", "5.6", "a function's arguments are compared with its type information",
-               ours=r"arg#\d+ type is not a struct$|Unrecognized arg#\d+ type |reg type unsupported for arg#\d+ "),
     Generation("functions", "", "at log level 2 functions are listed", ours=r"func#\d+ @\d+$"),
     Generation("state", "", "at log level 2 (from 5.16 on always at first) registers have lines of their own",
                ours=r"(?:\d+: )?(?:frame\d+: )?R\d+\w*="),
