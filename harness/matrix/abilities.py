@@ -13,6 +13,9 @@ from harness.program.attach import Way
 from harness.report import Outcome, Report, Result
 
 _BESIDES = ("load.audit", "load.maps")  # of the group load, and not about loading
+_LOADING = frozenset({"connect4", "hash-map", "lru-map", "socket-cookie", "pid-tgid", "uid-gid"})
+"""The features (harness.kernel.features) that the verifier and the maps want: without one of them nothing loads. Where
+another is missing nothing is loaded either, and that says nothing about the program."""
 _NOT_ASKED = Probed(Answer.UNKNOWN, "not asked for")
 
 
@@ -37,9 +40,17 @@ def loads(report: Report) -> Probed:
     if any(result.outcome in (Outcome.PASS, Outcome.WARN) for result in tried):
         return Probed(Answer.YES, "")
     lacking = next((result for result in report.results if result.id == "preflight.kernel"), None)
-    if lacking is not None and lacking.outcome is Outcome.FAIL:
+    if lacking is not None and lacking.outcome is Outcome.FAIL and _LOADING & _absent(lacking):
         return Probed(Answer.NO, lacking.summary)
     return _why_not(report)
+
+
+def _absent(kernel: Result) -> set[str]:
+    """The features of whose probes the Result preflight.kernel says `no: …`."""
+    probes = kernel.evidence.get("probes")
+    if not isinstance(probes, dict):
+        return set()
+    return {name for name, said in probes.items() if str(said).startswith(f"{Answer.NO}:")}
 
 
 def _best(refused: Sequence[Result]) -> Result:

@@ -105,10 +105,19 @@ def test_only_kernels_of_the_lab() -> None:
 
 
 def test_lacking_what_is_needed_is_a_refusal_with_its_reason() -> None:
-    lacks = Result("preflight.kernel", "", Outcome.FAIL, "5.4 lacks pid_tgid", blocking=True)
+    probes = {"pid-tgid": "no: unknown func (mainline from 5.7)", "connect4": "yes: loads"}
+    lacks = Result("preflight.kernel", "", Outcome.FAIL, "5.4 lacks pid_tgid", {"probes": probes}, blocking=True)
     found = floor({"5.4 old": [lacks], "5.10 b": PASSED})
     assert found.reason == "5.4 lacks pid_tgid"
     assert found.since == "5.10"
+
+
+def test_lacking_what_only_attaching_needs_is_not() -> None:
+    probes = {"cgroup2": "no: ENODEV", "connect4": "yes: loads"}
+    lacks = Result("preflight.kernel", "", Outcome.FAIL, "5.4 lacks cgroup2", {"probes": probes}, blocking=True)
+    found = floor({"5.4 old": [lacks], "5.10 b": PASSED})
+    assert list(found.refused) == []
+    assert "not known of 5.4 (old) (not tried: 5.4 lacks cgroup2)" in found.text
 
 
 def test_a_machine_that_cannot_run_it_is_not_a_refusal() -> None:
