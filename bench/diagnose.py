@@ -15,7 +15,7 @@ from bench.spread import spread
 from harness.diagnose import intake
 from harness.diagnose.facts import Document, Evidence, Fact
 from harness.diagnose.verdict import Verdict, diagnose
-from tests.unit.diagnose.evidence_corpus import NOW, Case, cases
+from tests.unit.diagnose.evidence_corpus import NOW, Case, cases, of_tools
 
 ROUNDS = 15
 
@@ -103,6 +103,8 @@ def main() -> None:
             print(f"    {line}")
         if change is _plain:
             print(*matrix(rows), sep="\n")
+    rows = [(case, case.verdict()) for case in of_tools()]
+    print(f"{'real tools':<18} {sum(right(*row) for row in rows)} of {len(rows)} right")
     print(f"one core, {ROUNDS} rounds over the corpus, CPU milliseconds a case")
     read, judged = [], []
     for _ in range(ROUNDS):

@@ -182,6 +182,8 @@ def _what_is_known(case: Case) -> str:
     rows = [f"{name} {part[0].status or 'without a status'}" for name, part in case.parts.items()]
     if rows:
         return "Nothing wrong is shown, and not that all is well: " + ", ".join(rows[:5]) + "."
+    if case.unit and case.unit.active == "active":
+        return "The agent's service runs; whether it is set up and holds a key, only its status.json would show."
     return "None of this shows what the agent does: its status.json, its log or its service's state."
 
 

@@ -193,10 +193,11 @@ def undecided(case: Case) -> Iterator[Finding]:
 
 def another_reason(case: Case) -> Iterator[Finding]:
     """cloud-init reported a failure that is not the agent's."""
-    for report in case.of(f.ProvisioningReport):
+    reports = [report for report in case.of(f.ProvisioningReport) if report.result == "error"]
+    if any(errors.NOT_FOUND.search(row.reason or "") or errors.UNHEALTHY.search(row.reason or "") for row in reports):
+        return
+    for report in reports:
         reason = report.reason or ""
-        if report.result != "error" or errors.NOT_FOUND.search(reason) or errors.UNHEALTHY.search(reason):
-            continue
         meaning = next((text for name, text in errors.REASONS.items() if name in reason), "see cloud-init's log")
         yield Finding(
             codes.ANOTHER_REASON,

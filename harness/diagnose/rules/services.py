@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.diagnose import facts as f
@@ -34,21 +35,28 @@ EXITS: Mapping[str, str] = {
     "226": "systemd could not set up its namespaces",
     "217": "the unit's user does not exist",
     "127": "a library or command is missing",
-    "9": "it was killed (SIGKILL): often the kernel out of memory",
+    "9": "it was killed (SIGKILL): by somebody, or by the kernel for lack of memory",
+    "KILL": "it was killed (SIGKILL): by somebody, or by the kernel for lack of memory",
     "11": "it crashed (SIGSEGV)",
+    "SEGV": "it crashed (SIGSEGV)",
     "6": "it aborted (SIGABRT)",
+    "ABRT": "it aborted (SIGABRT)",
     "15": "it was asked to end (SIGTERM)",
+    "TERM": "it was asked to end (SIGTERM)",
     "101": "it panicked (Rust's exit code)",
 }
 """By the number or word of systemd's `status=`."""
 
 
 def _exit_text(unit: f.UnitState) -> str:
-    status = unit.exit_status or ""
+    return _exit_words(unit.exit_code or "exited", unit.exit_status) if unit.exit_status else (unit.result or "")
+
+
+def _exit_words(code: str, status: str) -> str:
+    """`exited, status=203/EXEC: the executable cannot be run …`."""
     number, _, word = status.partition("/")
     meaning = EXITS.get(word) or EXITS.get(number)
-    shown = f"{unit.exit_code or 'exited'}, status={status}" if status else (unit.result or "")
-    return f"{shown}: {meaning}" if meaning else shown
+    return f"{code}, status={status}" + (f": {meaning}" if meaning else "")
 
 
 def not_installed(case: Case) -> Iterator[Finding]:
@@ -93,6 +101,8 @@ def stopped(case: Case) -> Iterator[Finding]:
 def crashed(case: Case) -> Iterator[Finding]:
     """failed, or restarted again and again."""
     unit = case.unit
+    if unit and "masked" in (unit.load, unit.enabled):
+        return  # it cannot be started at all, which `disabled` tells
     if unit and (unit.active == "failed" or unit.sub == "auto-restart" or unit.load in ("error", "bad-setting")):
         how = _exit_text(unit)
         told = any(row.form in _TELLING for row in case.standing.values())
@@ -107,6 +117,40 @@ def crashed(case: Case) -> Iterator[Finding]:
                 "sudo systemctl restart azure-proxy-agent",
             ),
             asks=() if _last_words(case) else (JOURNAL,),
+        )
+
+
+_ENDED = re.compile(
+    r"azure-proxy-agent\.service: (?:Main process exited, code=(?P<code>\w+), status=(?P<status>[\w/]+)"
+    r"|Failed with result|Start request repeated too quickly)"
+)
+_BEGUN = re.compile(r"Started (?:azure-proxy-agent\.service|Microsoft Azure GuestProxyAgent)")
+
+
+def crashed_by_journal(case: Case) -> Iterator[Finding]:
+    """systemd's lines, where nobody asked for the unit's state: the last of them counts."""
+    if case.unit:
+        return
+    last: f.UnitLog | None = None
+    ended = ""
+    for line in case.of(f.UnitLog):
+        if line.identifier != "systemd":
+            continue
+        if match := _ENDED.search(line.message):
+            if match["status"]:
+                ended = _exit_words(match["code"], match["status"])
+            last = line
+        elif _BEGUN.search(line.message):
+            last = None
+    if last and ended != "exited, status=0/SUCCESS":
+        told = any(row.form in _TELLING for row in case.standing.values())
+        yield Finding(
+            codes.AGENT_CRASHED,
+            f"systemd's last word on {UNIT} is that it ended{f' ({ended})' if ended else ''}.",
+            (because(last, "systemd's last line about it"), *_last_words(case)),
+            Sure.LIKELY,
+            Role.SYMPTOM if told else Role.CAUSE,
+            asks=(SYSTEMCTL,),
         )
 
 
@@ -255,6 +299,8 @@ RULES: Sequence[Rule] = (
          ("service.linux#block1", "service.linux")),
     Rule("service.linux.crashed", "The agent's service fails", crashed, (_UNIT,), (codes.AGENT_CRASHED,),
          ("service.linux#block1", "service.linux")),
+    Rule("service.linux.crashed-by-journal", "The journal says that the agent's service ended", crashed_by_journal,
+         ((f.UnitLog,),), (codes.AGENT_CRASHED,), ("service.linux",), Sure.LIKELY),
     Rule("service.linux.disabled", "The agent's service is masked or disabled", disabled, (_UNIT,),
          (codes.AGENT_DISABLED,), ("service.linux#block1",)),
     Rule("service.linux.two-agents", "Image and extension bring different agents", two_agents,

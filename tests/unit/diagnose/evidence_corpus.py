@@ -17,7 +17,9 @@ from harness.diagnose import intake
 from harness.diagnose.verdict import Verdict, diagnose
 
 FOLDER = Path(__file__).parents[2] / "corpus" / "evidence"
-NOW = datetime(2026, 11, 24, 18, 0, tzinfo=UTC)
+TOOLS = FOLDER.parent / "readers"
+"""Outputs of real tools, with the verdicts of its folders and files in verdicts.json."""
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
 _MEMBERS = {"about", "verdict", "code", "also", "contradictions", "never", "now"}
 
 
@@ -28,7 +30,7 @@ class Case:
 
     @property
     def bundle(self) -> Path:
-        return FOLDER / self.name / "bundle"
+        return FOLDER / self.name / "bundle" if "/" not in self.name else TOOLS / self.name
 
     def verdict(self) -> Verdict:
         now = datetime.fromisoformat(self.expected["now"]) if "now" in self.expected else NOW
@@ -44,6 +46,12 @@ def cases() -> Sequence[Case]:
             raise ValueError(f"{path}: unknown members {sorted(unknown)}")
         found.append(Case(path.parent.name, expected))
     return found
+
+
+def of_tools() -> Sequence[Case]:
+    """The verdicts on what real tools printed, by folder or file of TOOLS."""
+    rows = json.loads((TOOLS / "verdicts.json").read_text(encoding="utf-8"))
+    return [Case(name, {"verdict": verdict, "code": code, **more}) for name, (verdict, code, more) in rows.items()]
 
 
 def problems(case: Case, found: Verdict) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.diagnose.verdict import Kind
-from tests.unit.diagnose.evidence_corpus import Case, cases, problems
+from tests.unit.diagnose.evidence_corpus import Case, cases, of_tools, problems
 
 CASES = cases()
 LEAST = 60
@@ -13,6 +13,12 @@ LEAST = 60
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_case_gets_its_verdict(case: Case) -> None:
+    assert problems(case, case.verdict()) == []
+
+
+@pytest.mark.parametrize("case", of_tools(), ids=lambda case: case.name)
+def test_what_real_tools_printed_gets_its_verdict(case: Case) -> None:
+    assert case.bundle.exists()
     assert problems(case, case.verdict()) == []
 
 
