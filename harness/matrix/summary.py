@@ -27,7 +27,7 @@ def lines(
     from rich.text import Text
 
     def text(content: str, style: str = "") -> Text:
-        return Text(visible(content, screen.encoding), style)
+        return Text().append(visible(content, screen.encoding), style)  # no base style: what follows has its own
 
     bad = [(cell, one) for cell in matrix.cells for one in cell.report.results if one.outcome in BAD]
     for cell, one in bad[:_SHOWN]:
@@ -70,6 +70,5 @@ def _last_line(screen: Console, matrix: Matrix, found: Sequence[Difference] | No
     marks = ASCII_MARKS if screen.options.ascii_only else MARKS
     kept = f", {matrix.reused} of {len(matrix.cells)} kept from before" if matrix.reused else ""
     line = f"{marks[outcome]} {said}"
-    return Text(visible(line, screen.encoding), STYLES[outcome]).append(
-        visible(f" · {duration(matrix.seconds)}{kept}", screen.encoding), ""
-    )
+    text = Text().append(visible(line, screen.encoding), STYLES[outcome])
+    return text.append(visible(f" · {duration(matrix.seconds)}{kept}", screen.encoding))

@@ -132,7 +132,7 @@ class LiveTable:
                 return Text("·" if not self._console.options.ascii_only else ".", "dim")
             return Text(f"{self._spinner()} {time.monotonic() - begun:.0f} s", "cyan")
         marks = ASCII_MARKS if self._console.options.ascii_only else MARKS
-        text = Text(f"{marks[cell.outcome]} {word(cell.report)}", STYLES[cell.outcome])
+        text = Text().append(f"{marks[cell.outcome]} {word(cell.report)}", STYLES[cell.outcome])
         return text.append("  kept" if cell.reused else f"  {duration(self._seconds[place])}", "dim")
 
     def _spinner(self) -> str:
