@@ -43,9 +43,15 @@ def main() -> int:
         "--kernel", metavar="SUITE", help="have the machine install the kernel of this suite (bullseye …)"
     )
     parser.add_argument("--json", metavar="FILE", help="keep the Report here")
+    parser.add_argument(
+        "--clean", action="store_true", help="only remove what killed runs left (the next run does, too)"
+    )
     options = parser.parse_args()
     interruption.install()
     try:
+        if options.clean:
+            world.sweep()
+            return EXIT_OK
         return _try_out(options.kernel, options.json)
     except HarnessError as error:
         if error.detail:

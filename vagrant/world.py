@@ -9,7 +9,9 @@ nothing else: no port of the host's is taken, and a guest reaches nothing.
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import interruption
+from harness.errors import HarnessError, errno_text
 from harness.kernel import processes
 from harness.vm import cache
 
@@ -70,17 +73,32 @@ def begin() -> Iterator[World]:
     home = place / secrets.token_hex(4)
     lock = -1
     try:
-        with cache.locked(_KIND, "register"):
-            home.mkdir(mode=0o755)
-            lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        _furnish(home)
+        with _errors(home):
+            with cache.locked(_KIND, "register"):
+                home.mkdir(mode=0o755)
+                lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            _furnish(home)
         yield World(home, lock)
     finally:
         with processes.signals_held():
             _remove(home)
             if lock >= 0:
                 os.close(lock)
+
+
+@contextmanager
+def _errors(home: Path) -> Iterator[None]:
+    """An OSError as what a user can do something about."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        happened = f"{errno_text(number)}: {error.filename}"
+        if isinstance(error, shutil.Error):  # of a whole tree: what each file met
+            happened = f"{error.args[0][0][2]} (and {len(error.args[0]) - 1} more)"
+        remedy = "make room there, or name another directory with MSP_HARNESS_CACHE"
+        raise HarnessError(f"make a private world in {home}", happened, remedy, errno=number) from error
 
 
 def sweep() -> list[str]:
@@ -111,17 +129,18 @@ def hand_over(home: Path) -> None:
     """Give what Vagrant and libvirt work with to their user."""
     for name in _OF_USER:
         for path in (home / name, *(home / name).rglob("*")):
-            shutil.chown(path, USER, GROUP) if not path.is_symlink() else None
+            os.chown(path, pwd.getpwnam(USER).pw_uid, grp.getgrnam(GROUP).gr_gid, follow_symlinks=False)
     (home / "run").chmod(0o700)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill the first process of the namespace, and wait until unshare says that it is gone, and with it all others."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    with suppress(OSError):
-        for child in children.read_text().split():
-            os.kill(int(child), signal.SIGKILL)
-    process.kill() if not children.exists() else None
+    with suppress(OSError):  # it has ended by itself
+        while process.poll() is None:
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+            time.sleep(0.01)
     process.wait()
 
 

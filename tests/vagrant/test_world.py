@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import HarnessError
 from vagrant import world
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -172,3 +173,17 @@ def test_a_living_world_is_left_alone(scene: Scene, monkeypatch: pytest.MonkeyPa
         assert len(scene.worlds()) == 1
         run.terminate()
     assert scene.worlds() == []
+
+
+def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = scene.place / "cache"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "full", place], check=True)
+    try:
+        monkeypatch.setenv("MSP_HARNESS_CACHE", str(place))
+        with pytest.raises(HarnessError, match=r"No space left on device.*make room there") as told, world.begin():
+            pass
+        assert len(str(told.value)) < 1000
+        assert scene.worlds() == []
+    finally:
+        subprocess.run(["umount", place], check=True)
