@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from harness.cli import fleet
 from harness.cli.output import usage
 from harness.errors import HarnessError
 from harness.report import EXIT_CANNOT_RUN, EXIT_CHECK_FAILED, EXIT_OK
@@ -36,6 +37,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the diagnosis as JSON (- for standard output)")
     parser.add_argument("--markdown", metavar="FILE", help="write it as Markdown, for a ticket (- for standard output)")
     parser.add_argument("--html", metavar="FILE", help="write it as one page")
+    fleet.add_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -44,6 +46,10 @@ def run(options: argparse.Namespace) -> int:
 
         print(coverage.rules_text(), end="")
         return EXIT_OK
+    if options.fleet:
+        if options.paths or options.here:
+            return usage("--fleet PATH is for many machines: give no other PATH and no --here")
+        return fleet.run(options)
     if options.here == bool(options.paths):
         return usage("give a PATH or --here, not both" if options.here else "diagnose what? give a PATH, - or --here")
     from harness.diagnose import render, verdict

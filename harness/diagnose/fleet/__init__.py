@@ -1,0 +1,1 @@
+"""Many bundles at once: streamed, judged on all cores, kept in SQLite, summed up."""
