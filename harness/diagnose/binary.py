@@ -22,6 +22,11 @@ KINDS: tuple[tuple[bytes, str], ...] = (
 )
 
 
+def kind(head: bytes) -> str | None:
+    """What a binary file is, by its first bytes; None where they say nothing. Two letters alone say nothing."""
+    return next((what for magic, what in KINDS if len(magic) > 2 and head.startswith(magic)), None)
+
+
 def describe(head: bytes) -> str:
-    """What a binary file is, by its first bytes."""
+    """What a file is that is known to be binary."""
     return next((what for magic, what in KINDS if head.startswith(magic)), "no text")

@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from harness.diagnose import recognize, streams, tar_members, zip_members
-from harness.diagnose.binary import describe
+from harness.diagnose import binary, recognize, streams, tar_members, zip_members
 from harness.diagnose.budget import Budget, Exhausted
 from harness.diagnose.decode import name_of, text_of
 from harness.diagnose.facts import Document, Evidence, Fact, NoteKind
@@ -284,10 +283,10 @@ class Intake:
         self._budget.spend("documents", 1)
         self._budget.spend("total", len(begin) + len(end))
         shown = name_of(name)
-        text = text_of(begin)
+        text = None if binary.kind(begin) else text_of(begin)
         if text is None:
             self._documents.append(Document(shown, size, ("binary",)))
-            self.note(NoteKind.NOT_UNDERSTOOD, name, describe(begin))
+            self.note(NoteKind.NOT_UNDERSTOOD, name, binary.describe(begin))
             return
         kinds = self._read(shown, text, 1)
         if dropped:

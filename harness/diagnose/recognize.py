@@ -34,6 +34,7 @@ from harness.diagnose.sections import Section, split
 
 MOST_FACTS = 50_000  # of one document
 _LONGEST_OUTPUT = 2_000
+_SHORT = 120  # characters of a text that may be one word, and then has no sign
 _DEEPEST = 3  # texts in strings of JSON in texts …
 
 
@@ -185,6 +186,8 @@ def _json(section: Section, found: list[Found], kinds: dict[str, None], depth: i
 
 def _lines(section: Section, found: list[Found], kinds: dict[str, None]) -> None:
     text, named = section.text, section.named
+    if len(text) < _SHORT:
+        named += "\n" + text.lower()
     cut = _cut(section) if len(text) > LIMITS.line else section
     if cut is not section:
         what = f"lines longer than {LIMITS.line:,} characters were cut there"

@@ -6,17 +6,23 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.diagnose.decode import moment
-from harness.diagnose.facts import AgentLogEvent, AgentVersion, Component, Identity, IdentityKind
+from harness.diagnose.facts import AgentLogEvent, AgentVersion, Component, Identity, IdentityKind, Note, NoteKind
 from harness.diagnose.readers import Found, extension, journal, status, vm_model
 from harness.diagnose.sections import Section
 from harness.diagnose.values import members, objects, text
 
 MOST = 4_000
+_BEFORE = 200  # characters in which the time stands before proxyAgentStatus
 
 
 def of_inner_status(value: Mapping[str, Any], section: Section, begin: int, end: int) -> Iterator[Found]:
-    """What stands under proxyAgentStatus, without it."""
-    yield from extension.of_inner(value, section, begin, None)
+    """What stands under proxyAgentStatus, whole; what is around it is not there, or is cut."""
+    before = section.text[max(0, begin - _BEFORE) : begin]
+    time = list(status.TIME.finditer(before))
+    yield from extension.of_inner(value, section, begin, time[-1][1] if time else None)
+    if '"proxyAgentStatus"' in before:
+        line = section.at(begin).line
+        yield Note(NoteKind.DAMAGED, section.document, "the status is cut behind proxyAgentStatus", line)
 
 
 def of_statuses(value: object, section: Section, begin: int, end: int) -> Iterator[Found]:

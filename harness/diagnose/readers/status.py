@@ -22,7 +22,7 @@ _ROUNDS = 3  # of escaping that are undone
 
 _BEGINS = re.compile(rf'"(proxyAgentStatus|{"|".join(MODULES)})"\s{{0,40}}:\s{{0,40}}\{{')
 _ESCAPED = re.compile(rf'\\"(?:proxyAgentStatus|{"|".join(MODULES)})\\{{0,7}}"')
-_TIME = re.compile(r'"timestamp"\s{0,40}:\s{0,40}"([^"\n]{10,40})"')
+TIME = re.compile(r'"timestamp"\s{0,40}:\s{0,40}"([^"\n]{10,40})"')
 _COUNT = re.compile(r'"proxyConnectionsCount"\s{0,40}:\s{0,40}(\d{1,18})(?!\d)')
 _TAG = re.compile(rf"^[ \t]{{0,8}}({'|'.join(MODULES)}) - ([^\n]*)$", re.MULTILINE)
 
@@ -90,7 +90,7 @@ def _scanned(section: Section) -> Iterator[Found]:
         read = status.read(part.text)
         if read is None:
             continue
-        time = _TIME.search(part.text)
+        time = TIME.search(part.text)
         count = _COUNT.search(part.text)
         places = {match[1]: part.at(match.start()) for match in _BEGINS.finditer(part.text)}
         first = next(iter(places.values()), None) or part.at(0)

@@ -121,7 +121,7 @@ READERS = (
         "uname",
         "kernel:read_uname",
         ("Linux version ", "Linux ", "uname -r", "ernel"),
-        r"\buname|uname|kernel|osrelease",
+        r"uname|kernel|osrelease|\b[2-9]\.\d{1,3}\.\d{1,4}-\w",
     ),
     Reader("os-release", "kernel:read_os_release", ("PRETTY_NAME=", "VERSION_ID=", "Distributor ID:")),
     Reader("hostnamectl", "kernel:read_hostnamectl", ("Static hostname:", "Operating System: ")),
