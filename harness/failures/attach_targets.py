@@ -151,6 +151,26 @@ def _nothing_mounted(work: Path) -> list[Answer]:
     return [refused, link_at(agents_root())]
 
 
+def _no_cgroup2(setting: Setting) -> Shown:
+    """Where the machine has cgroup2 mounted, in mounts of a child without it; else the machine as it is."""
+    if cgroups.layout().cgroup2:
+        return _in_namespaces(_nothing_mounted, "nothing")(setting)
+    failing = link_at(agents_root())
+    work = setting.run.directory / "nothing"
+    work.mkdir()
+
+    def mounted() -> list[Answer]:
+        mounts.take_own()
+        own = cgroups.make(_mounted(work, "unified", "cgroup2") / work.parent.name)
+        try:
+            return [link_at(own, shown="a cgroup of a cgroup2 mount")]
+        finally:
+            own.rmdir()
+
+    (repaired,) = children.in_child(mounted)
+    return Shown(failing, repaired)
+
+
 def _removed(setting: Setting) -> Shown:
     path = cgroups.make(setting.run.cgroup / "removed")
     with allowing() as program:
@@ -228,7 +248,7 @@ TARGETS = (
             Family.ATTACH, codes.CGROUP2_ELSEWHERE, ("EBADF",), _in_namespaces(_hybrid, "hybrid"),
             "the mount point of cgroup2 was taken, as cgroupRoot can say"),
     Failure("attach-no-cgroup2", "cgroup2 is mounted nowhere", Family.ATTACH, codes.NO_CGROUP2_MOUNTED, ("EBADF",),
-            _in_namespaces(_nothing_mounted, "nothing"), "cgroup2 was mounted"),
+            _no_cgroup2, "cgroup2 was mounted", features=("connect4", "bpf-link")),
     Failure("attach-no-cgroup2-kernel", "The kernel has no cgroup2", Family.ATTACH, codes.NO_CGROUP2_IN_KERNEL,
             ("ENODEV",), _no_cgroup2_in_kernel, "a kernel with cgroup2", needs="a kernel without cgroup2",
             features=()),

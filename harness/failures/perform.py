@@ -64,16 +64,11 @@ def identity(failure: Failure) -> str:
 def _cgroup_root() -> Path:
     """A cgroup2 mount of the whole hierarchy, so that the run's cgroup is where clean-up looks for it.
 
-    A kernel without cgroup2 has none to give: a plain directory stands there, and recipes that need more are left out.
+    Where none is mounted, a plain directory stands there, and recipes that need more are left out.
     """
-    if not cgroups.supported():
-        return state.directory().parent
     found = cgroups.layout().cgroup2
     whole = [mount for mount in found if mount.root == "/"] or list(found)
-    if not whole:
-        remedy = "mount one (`mount -t cgroup2 none DIRECTORY`): the failures happen in a cgroup of the run's own"
-        raise HarnessError("make a cgroup for the run", "no cgroup2 is mounted", remedy)
-    return whole[0].point
+    return whole[0].point if whole else state.directory().parent
 
 
 def reproduce_one(failure: Failure, setting: Setting) -> Result:
@@ -84,6 +79,9 @@ def reproduce_one(failure: Failure, setting: Setting) -> Result:
         if lacking is not None:
             how = f"boot one that has it (mainline from {lacking.since})"
             raise NotHere(f"this kernel has no {lacking.title}, which it takes to show this failure", how)
+        if "cgroup2" in failure.needs_features and not cgroups.layout().cgroup2:
+            how = "mount one: `mount -t cgroup2 none DIRECTORY`"
+            raise NotHere("no cgroup2 is mounted, and it takes a cgroup of the run's own to show this failure", how)
         outcome, summary, evidence, observed = judged(failure, failure.recipe(setting))
     except NotHere as reason:
         outcome, summary, evidence, observed = _not_here(reason)
