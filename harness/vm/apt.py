@@ -118,7 +118,11 @@ class Apt:
                 raise HarnessError(attempted, happened, _GONE, detail=error.detail) from error
             lines = [line.strip() for line in error.detail.splitlines()]
             causes = [line for line in lines if _CAUSE.search(line)] or [line for line in lines if line[:2] == "E:"]
-            raise HarnessError(attempted, causes[0] if causes else error.happened, detail=error.detail) from error
+            happened = causes[0] if causes else error.happened
+            if "404  Not Found" in happened:
+                happened = "the suite's list has it, the mirror has not (404)"
+                raise HarnessError(attempted, happened, "take another version", detail=error.detail) from error
+            raise HarnessError(attempted, happened, detail=error.detail) from error
 
     def show(self, package: str) -> Mapping[str, str]:
         """The fields of a package's newest version. Raises HarnessError when the suite has none of that name."""
@@ -168,13 +172,13 @@ class Apt:
         )
 
 
-def newest(versions: Iterable[str]) -> str:
-    """Of versions of packages the newest, as dpkg orders them."""
+def newest_first(versions: Iterable[str]) -> list[str]:
+    """Versions of packages, as dpkg orders them."""
 
     def order(one: str, other: str) -> int:
         return 1 if run(["dpkg", "--compare-versions", one, "gt", other], check=False).returncode == 0 else -1
 
-    return max(versions, key=functools.cmp_to_key(order))
+    return sorted(versions, key=functools.cmp_to_key(order), reverse=True)
 
 
 _CAUSE = re.compile(r"BADSIG|NO_PUBKEY|EXPKEYSIG|REVKEYSIG|Hash Sum mismatch|not resolve|No space left|free space")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.vm import archives, cache, kernels, unpacked_kernel
-from harness.vm.apt import Apt, newest
+from harness.vm.apt import Apt, newest_first
 from harness.vm.kernels import Kernel
 
 FLAVOURS = {"cloud": "cloud-{arch}", "generic": "{arch}"}
@@ -24,6 +24,7 @@ VERIFIED = "apt: the suite's signed list has the package's hash"
 
 _IMAGE = re.compile(r"linux-image-[0-9][^ ,(|]*")
 _PART = re.compile(r"linux-(?:image|binary|modules|base)-[0-9][^ ,(|]*")
+_OLDER = 4  # versions that are tried where the mirror lists what it has no more
 _FORM = re.compile(r"([a-z][a-z-]*)(?:/([0-9][A-Za-z0-9.+~-]*))?(?::([a-z]+))?")
 
 
@@ -70,41 +71,47 @@ def get(suite: Suite, *, refresh: bool = False, tell: Callable[[str], None] = la
         root = cache.directory() / "apt" / suite.name
         apt = Apt(suite.name, root)
         apt.update()
-        name = _image(apt, suite)
-        version = apt.show(name)["Version"]
-        origin = f"{suite.name} {name} {version}"
-        entry = f"{name}_{version.replace(':', '%')}"
-
-        def fill(place: Path) -> None:
-            tell(f"fetching {name} {version}")
-            _fetch(apt, name, root / "download", origin, place)
-
-        kernel = kernels.kept(entry, fill)
+        names = _images(apt, suite)
+        for name in names:
+            try:
+                kernel = _kept(apt, name, root / "download", tell)
+                break
+            except HarnessError as error:
+                if name == names[-1] or "404" not in error.happened:
+                    raise
+                tell(f"{name} is listed, but the mirror has it no more: taking the next older one")
         shutil.rmtree(root / "download", ignore_errors=True)
         kernels.remember(str(suite), kernel)
     return kernel
 
 
-def _image(apt: Apt, suite: Suite) -> str:
-    """The package with the wanted image."""
+def _kept(apt: Apt, name: str, download: Path, tell: Callable[[str], None]) -> Kernel:
+    version = apt.show(name)["Version"]
+    origin = f"{apt.suite} {name} {version}"
+
+    def fill(place: Path) -> None:
+        tell(f"fetching {name} {version}")
+        _fetch(apt, name, download, origin, place)
+
+    return kernels.kept(f"{name}_{version.replace(':', '%')}", fill)
+
+
+def _images(apt: Apt, suite: Suite) -> list[str]:
+    """The packages with an image that answer to what is wanted, best first."""
     ending = FLAVOURS[suite.flavour].format(arch=apt.architecture)
     if not suite.version:
-        return _behind(apt, f"linux-image-{ending}")
-    pattern = re.compile(rf"linux-image-([0-9](?!.*-(?:cloud|rt)-{apt.architecture}$)[^ ]*)-{re.escape(ending)}")
-    if suite.flavour == "cloud":
-        pattern = re.compile(rf"linux-image-([0-9][^ ]*)-{re.escape(ending)}")
-    offered = apt.named(pattern)
-    fitting = {
-        name: version
-        for name, version in offered.items()
-        if begins(_release(name), suite.version) or begins(version, suite.version)
-    }
+        return [_behind(apt, f"linux-image-{ending}")]
+    other = "" if suite.flavour == "cloud" else rf"(?!.*-(?:cloud|rt)-{apt.architecture}$)"
+    offered = apt.named(re.compile(rf"linux-image-[0-9]{other}[^ ]*-{re.escape(ending)}"))
+    fitting: dict[str, str] = {}
+    for name, version in offered.items():
+        if begins(_release(name), suite.version) or begins(version, suite.version):
+            # Of one version the longest name is the image's; a shorter one depends on it.
+            fitting[version] = max(name, fitting.get(version, ""), key=len)
     if not fitting:
         releases = ", ".join(_release(name).removesuffix(f"-{ending}") for name in offered) or "none at all"
         raise HarnessError(f"find {suite}", f"{suite.name} has {releases}", "name one of them, or a part to its left")
-    best = newest(fitting.values())
-    names = [name for name, version in fitting.items() if version == best]
-    return _behind(apt, max(names, key=len))  # the longest is the image, not the package that depends on it
+    return [_behind(apt, fitting[version]) for version in newest_first(fitting)[:_OLDER]]
 
 
 def _release(image: str) -> str:
@@ -140,7 +147,7 @@ def packages_of(suite: Suite, place: Path) -> list[Path]:
     with cache.locked("apt", suite.name):
         apt = Apt(suite.name, cache.directory() / "apt" / suite.name)
         apt.update()
-        return list(_download(apt, _image(apt, suite), place))
+        return list(_download(apt, _images(apt, suite)[0], place))
 
 
 def _download(apt: Apt, name: str, place: Path) -> Iterator[Path]:

@@ -243,3 +243,21 @@ def test_a_damaged_entry_that_cannot_be_fetched_again_is_not_used(published: Rep
     shutil.rmtree(published.place)
     with pytest.raises(HarnessError, match="no suite testing"):
         spec.resolve("testing")
+
+
+def test_a_version_that_is_listed_and_gone_gives_the_next_older_one(published: Repository) -> None:
+    """As a mirror that was cleaned has it; a file that is not there is no 404 of a web server, so apt is spoken for."""
+    fetch, told = apt.Apt.download, list[str]()
+
+    def gone(self: apt.Apt, package: str, place: Path) -> Path:
+        if "9.10.1" in package:
+            raise HarnessError(f"fetch {package}", "E: Failed to fetch http://mirror.invalid/x.deb  404  Not Found")
+        return fetch(self, package, place)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apt.Apt, "download", gone)
+        kernel = spec.resolve("testing/9", tell=told.append)
+        with pytest.raises(HarnessError, match="404"):
+            spec.resolve("testing/9.10")
+    assert kernel.release == "9.9.0-7-cloud-amd64"
+    assert "linux-image-9.10.1-cloud-amd64 is listed, but the mirror has it no more: taking the next older one" in told
