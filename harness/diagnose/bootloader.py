@@ -86,5 +86,8 @@ def remedy(os: OsRelease | None, line: CommandLine | None) -> tuple[str, ...]:
     if found:
         steps += found.commands
     else:
-        steps += [f"{row.name}: {'; '.join(row.commands)}" for row in FAMILIES[:4]]
+        steps.append(
+            f"Add {WORD} to the kernel's command line. How depends on the distribution (`cat /etc/os-release`):"
+        )
+        steps += [f"{row.name}: `{'` and `'.join(row.commands)}`" for row in FAMILIES[:4]]
     return (*steps, REBOOT, CHECK)

@@ -182,8 +182,14 @@ def _what_is_known(case: Case) -> str:
     rows = [f"{name} {part[0].status or 'without a status'}" for name, part in case.parts.items()]
     if rows:
         return "Nothing wrong is shown, and not that all is well: " + ", ".join(rows[:5]) + "."
+    if case.standing:
+        told = next(iter(case.standing.values()))
+        return f"The agent says `{told.text.splitlines()[0][:160]}`; the rest of its status is not shown."
     if case.unit and case.unit.active == "active":
         return "The agent's service runs; whether it is set up and holds a key, only its status.json would show."
+    if case.model:
+        enabled = {True: "enables MSP", False: "does not enable MSP", None: "has no ProxyAgentSettings"}[case.wants_msp]
+        return f"The VM model {enabled}; what the agent does is not shown: its status.json, log or service's state."
     return "None of this shows what the agent does: its status.json, its log or its service's state."
 
 

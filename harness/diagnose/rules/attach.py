@@ -139,15 +139,16 @@ def elsewhere(case: Case) -> Iterator[Finding]:
         codes.CGROUP2_ELSEWHERE,
         f"cgroup2 is mounted at {where}, not at {ROOT}, where the agent's configuration points (hybrid layout).",
         (_message(said), because(table, f"cgroup2 is at {where}"), *legacy),
-        Sure.CERTAIN if _v1(table) or table.only == "" else Sure.LIKELY,
-        steps=bootloader.remedy(case.os, line),
-        asks=(ASKS["findmnt"],) if len(points) > 1 else (),
+        Sure.CERTAIN if _errno(said) == "EBADF" else Sure.LIKELY,
+        steps=(
+            *bootloader.remedy(case.os, line),
+            f'Until then, without a reboot: set "cgroupRoot": "{points[0]}" in /etc/azure/proxy-agent.json and restart '
+            "azure-proxy-agent (the agent takes what `findmnt -t cgroup2` lists first, and cgroupRoot where findmnt "
+            "fails).",
+        ),
+        asks=(ASKS["tree"],),
         answers=said.text,
     )
-
-
-def _v1(table: f.Mounts) -> bool:
-    return bool(table.v1) or any(PurePosixPath(mount.point) == ROOT and mount.type == "tmpfs" for mount in table.mounts)
 
 
 def first_mount(case: Case) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from harness.diagnose import facts as f
 from harness.diagnose.case import EBPF, Case, Said
 from harness.diagnose.rule import Ask, Because, Finding, Role, Rule, Sure, because
 from harness.diagnose.rules.services import DOCUMENTED_FLOOR, MEASURED_FLOOR
+from harness.diagnose.rules.windows import drivers_down
 from harness.msp import codes, verifier_codes
 from harness.msp.codes import Code, all_codes
 from harness.msp.messages import REDIRECTOR_FORMS, Form
@@ -81,12 +82,12 @@ def _told(case: Case, said: Said, explained: Explanation) -> Finding:
     code = explained.code
     line = explained.lines[0] if explained.lines else ""
     undecided = code in (verifier_codes.TRUNCATED, verifier_codes.EMPTY_LOG, verifier_codes.UNKNOWN_COMPLAINT)
-    asks: list[Ask] = list(explained.asks)
+    asks: list[Ask] = [ask for ask in explained.asks if not (case.kernel and ask.command == RELEASE.command)]
     if code is verifier_codes.TRUNCATED:
         asks.append(WHOLE_LOG)
-    if not case.kernel:
+    if not case.kernel and RELEASE.command not in [ask.command for ask in asks]:
         asks.append(RELEASE)
-    possible = tuple(Because(text) for text in explained.possible[:3])
+    possible = tuple(Because(f"possible: {text}") for text in explained.possible[:3])
     return Finding(
         code,
         explained.summary,
@@ -120,6 +121,12 @@ _OBJECT: dict[Form, Code] = {
 }
 
 
+_WINDOWS = (
+    "sc query eBPFCore & sc query NetEbpfExt: both must be 4 RUNNING before the agent can load its object.",
+    "Have the platform install the agent again: opt out of MSP in the VM model and enable it.",
+)
+
+
 def object_unread(case: Case) -> Iterator[Finding]:
     """The object itself, its maps, their limit."""
     said = case.failing(EBPF, *_OBJECT)
@@ -133,7 +140,8 @@ def object_unread(case: Case) -> Iterator[Finding]:
         f"{code.title}: {path}." if code is codes.OBJECT_NOT_READ else f"{code.title}.",
         (because(said.source, "the agent's own words"), *_floors(case)),
         Sure.CERTAIN,
-        steps=() if code is not codes.OBJECT_NOT_READ else (
+        role=Role.SYMPTOM if drivers_down(case) else Role.CAUSE,
+        steps=() if code is not codes.OBJECT_NOT_READ else _WINDOWS if "\\" in path else (
             f"ls -l {shlex.quote(path)}",
             "Reinstall: sudo apt-get install --reinstall azure-proxy-agent (or sudo dnf reinstall azure-proxy-agent).",
             "sudo systemctl restart azure-proxy-agent",

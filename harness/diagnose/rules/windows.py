@@ -30,6 +30,12 @@ def _down(row: f.WindowsService) -> bool:
     return not _absent(row) and row.state is not None and row.state != RUNNING
 
 
+def drivers_down(case: Case) -> bool:
+    """Whether sc shows a driver of eBPF for Windows that is missing or not RUNNING."""
+    rows = [case.service[name.casefold()] for name in DRIVERS if name.casefold() in case.service]
+    return any(_down(row) or _absent(row) for row in rows)
+
+
 def _state(row: f.WindowsService) -> str:
     """`state 1 STOPPED, WIN32_EXIT_CODE 577: the signature is not accepted …`."""
     text = f"state {row.state} {row.state_name or '(unknown)'}"
@@ -59,13 +65,11 @@ def agent_stopped(case: Case) -> Iterator[Finding]:
     row = case.service.get(AGENT.casefold())
     if row and _down(row):
         meaning = win32.exit_code(row.win32_exit_code or 0)
-        drivers = any(_down(case.service[name.casefold()]) or _absent(case.service[name.casefold()])
-                      for name in DRIVERS if name.casefold() in case.service)  # fmt: skip
         yield Finding(
             codes.WINDOWS_AGENT_STOPPED,
             f"{AGENT} is not running: {_state(row)}.",
             (because(row, f"state {row.state}"),),
-            role=Role.SYMPTOM if drivers else Role.CAUSE,
+            role=Role.SYMPTOM if drivers_down(case) else Role.CAUSE,
             steps=(
                 *((f"{meaning.remedy[0].upper()}{meaning.remedy[1:]}.",) if row.win32_exit_code else ()),
                 f"sc start {AGENT}",
