@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
-from vagrant import world
+from vagrant import inside, world
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -132,6 +132,12 @@ def test_what_a_step_prints_comes_home_and_the_network_is_empty(scene: Scene) ->
     assert [line.split()[0] for line in output.splitlines()[1:]] == ["box", "up", "verify", "destroy"]
     assert scene.gone()
     assert scene.worlds() == []
+
+
+def test_a_kernel_that_was_picked_is_started_before_it_is_verified() -> None:
+    assert [step.name for step in inside.steps("some/box", "verify")] == ["box", "up", "verify", "destroy"]
+    picked = [step.name for step in inside.steps("some/box", "verify", reload=True)]
+    assert picked == ["box", "up", "reload", "verify", "destroy"]
 
 
 def wait_until_up(scene: Scene, run: subprocess.Popen[str]) -> None:
