@@ -94,9 +94,15 @@ def _message(lines: list[str], match: re.Match[str], begin: int, end: int, width
 
 
 def _width(lines: list[str]) -> int:
-    """The column at which a mail client wrapped, or 0."""
-    longest = max(map(len, lines[:20_000]), default=0)
-    return longest if _WRAP_MIN <= longest <= _WRAP_MAX else 0
+    """The column at which a mail client wrapped, or 0: then no line of several words is longer."""
+    longest = 0
+    for line in lines[:20_000]:
+        if len(line) > longest:
+            if len(line) <= _WRAP_MAX:
+                longest = len(line)
+            elif len(line.split(None, 1)) > 1:
+                return 0
+    return longest if longest >= _WRAP_MIN else 0
 
 
 def when(text: str | None, read: Callable[[str | None], datetime | None], count: int) -> datetime | None:

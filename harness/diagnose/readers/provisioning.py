@@ -37,6 +37,7 @@ _VERSION = re.compile(
 _ALONE = re.compile(r"(?:cloud-init\s+)?v?(\d{1,4}\.\d{1,3}(?:\.\d{1,4})?(?:[-+~][\w.+~-]{0,60})?)")
 _STATUS = re.compile(r"^status: (done|error|running|disabled|not run|degraded[\w ]*|not started)[ \t]*$", re.MULTILINE)
 _REPORT = re.compile(r"result=(?:error|success)\|[^\n]{0,16000}")
+_REPORT_END = "documentation_url="
 _VM_ID = re.compile(r"[0-9a-fA-F-]{36}")
 _DATA_SOURCE = re.compile(r"DataSource\w+")
 
@@ -82,10 +83,11 @@ def read_reports(section: Section) -> Iterator[Found]:
     for match in _REPORT.finditer(section.text):
         if len(seen) >= MOST:
             return
-        if match[0] in seen:
+        line = _whole_report(section.text, match)
+        if line in seen:
             continue
-        seen.add(match[0])
-        fields = _fields(match[0])
+        seen.add(line)
+        fields = _fields(line)
         result = fields.get("result", "")
         source = section.at(match.start())
         yield ProvisioningReport(source, result, fields.get("reason"), fields.get("agent"), fields)
@@ -94,6 +96,18 @@ def read_reports(section: Section) -> Iterator[Found]:
             yield CloudInitVersion(source, agent.split("/", 1)[1])
         if _VM_ID.fullmatch(fields.get("vm_id", "")):
             yield Identity(source, IdentityKind.VM, fields["vm_id"].lower())
+
+
+def _whole_report(text: str, match: re.Match[str]) -> str:
+    """The report's line, with those behind it where a mail wrapped it: a report ends with its documentation_url."""
+    if _REPORT_END in match[0]:
+        return match[0]
+    rest = text[match.end() : match.end() + 4_000].split("\n\n", 1)[0]
+    end = rest.find(_REPORT_END)
+    if end < 0 or _REPORT.search(rest, 0, end):
+        return match[0]
+    word = re.match(r"\S{0,200}", rest[end:])
+    return " ".join((match[0] + rest[: end + (word.end() if word else 0)]).split("\n"))
 
 
 def _fields(line: str) -> dict[str, str]:

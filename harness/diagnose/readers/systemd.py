@@ -27,6 +27,7 @@ _MAIN = re.compile(
     r"\((?P<how>[^\n()]{0,100})\))",
     re.MULTILINE,
 )
+_WRAPPED = re.compile(r"(\S)[ \t]{0,8}\n(?=[^\s●○×└├│|`])(?!(?:[A-Z][A-Za-z]{1,12}|Main PID): )")
 _ENDED = re.compile(r"code=(\w+)(?:, (?:status|signal)=([^\s,)]{1,40}))?")
 _RUNS = re.compile(r"(?:[└├]─|[`|]-)\s{0,2}(\d{1,9}) (\S{1,400})")
 _NOT_FOUND = re.compile(rf"Unit ({_UNIT}|[\w@:.-]{{1,100}}) (?:could not be found|not found|does not exist)\b")
@@ -94,7 +95,7 @@ def _name_of(text: str) -> str | None:
 
 
 def _status(section: Section, begin: int, end: int, name: str) -> Iterator[Found]:
-    text = section.text[begin : min(end, begin + 4_000)]
+    text = _joined(section.text[begin : min(end, begin + 4_000)])
     loaded, active = _LOADED.search(text), _ACTIVE.search(text)
     if not loaded and not active:
         return
@@ -102,9 +103,9 @@ def _status(section: Section, begin: int, end: int, name: str) -> Iterator[Found
     since = active["since"] if active else None
     pid, code, status, path = _main(text)
     runs = _RUNS.search(text)
-    where = active or loaded
+    word = section.text.find("Active: " if active else "Loaded: ", begin, end)
     yield UnitState(
-        section.at(begin + (where.start() + (len(where[0]) - len(where[0].lstrip())) if where else 0)),
+        section.at(max(word, begin)),
         name,
         loaded["load"] if loaded else None,
         _enabled(rest),
@@ -119,6 +120,12 @@ def _status(section: Section, begin: int, end: int, name: str) -> Iterator[Found
         since.strip() if since else None,
         moment(since),
     )
+
+
+def _joined(text: str) -> str:
+    """The part before the log, with lines joined that a mail wrapped: systemctl itself indents all but the first."""
+    head, blank, log = text.partition("\n\n")
+    return _WRAPPED.sub(lambda match: match[1] if match[1] == "-" else match[1] + " ", head) + blank + log
 
 
 def _enabled(rest: list[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,30 @@ def test_cloud_inits_own_reports() -> None:
     assert reports[1].fields["stdout"].endswith("`bpf_link_create` failed")
     assert reports[1].fields["stderr"] == "a|b'c"
     assert reports[0].agent == "Cloud-Init/25.1.4"
+
+
+@pytest.mark.parametrize("width", [60, 72, 78])
+def test_what_a_mail_wrapped(width: int) -> None:
+    """The real outputs, quoted and wrapped at blanks: the same facts."""
+    names = ["systemd-252/failed-exit/systemctl-status.txt", "systemd-257/running/systemctl-status.txt",
+             "cloud-init/25.1.4/reports.txt", "cloud-init/25.1.4/agent-not-found.log"]  # fmt: skip
+    for name in names:
+        before = read(name)
+        lines = [piece for line in (CORPUS / name).read_text().splitlines() for piece in wrapped(line, width)]
+        after = intake.read_bytes("\n".join("> " + line for line in lines).encode(), "mail")
+        assert states(after) == states(before), name
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False, drop_whitespace=True,
+                         replace_whitespace=False) or [""]  # fmt: skip
+
+
+def states(found: f.Evidence) -> list[object]:
+    units = [(one.name, one.load, one.enabled, one.active, one.sub, one.since, one.exit_status, one.pid)
+             for one in found.of(f.UnitState)]  # fmt: skip
+    reports = [one.fields for one in found.of(f.ProvisioningReport)]
+    return [*units, *reports, *(event.message for event in found.of(f.CloudInitEvent) if event.level == "ERROR")]
 
 
 def test_cloud_inits_logs() -> None:
