@@ -364,12 +364,24 @@ def _quoted(source: Source, text: str) -> Source:
 
 
 def _said(part: str | None, text: str, source: Source, at: datetime | None, origin: str) -> Said:
-    return Said(part, text, messages.parse(text), source, at, origin)
+    return Said(part, text, _parsed(text), source, at, origin)
 
 
 def _of_log(text: str, source: Source, at: datetime | None, origin: str) -> Said | None:
-    message = messages.parse(text) if text else None
+    message = _parsed(text) if text else None
     return Said(part_of(message), text, message, source, at, origin) if message else None
+
+
+_COUNTED = re.compile(r"(?:[ -]+\d{1,9})?\s*$")
+
+
+def _parsed(text: str) -> Message | None:
+    """The message in a text. Some versions end it with a count (`… ready to use. 122`); a mail goes on behind it."""
+    if message := messages.parse(text):
+        return message
+    paragraph = text.partition("\n\n")[0]
+    shorter = _COUNTED.sub("", paragraph)
+    return messages.parse(shorter) if shorter and shorter != text else None
 
 
 def _without_blanks(text: str) -> str:

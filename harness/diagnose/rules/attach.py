@@ -68,11 +68,11 @@ _ASKS_FOR_CGROUP2 = re.compile(
 
 
 def _empty_answers(case: Case) -> list[f.Mounts]:
-    """The guide's command at the end of a text, with nothing behind it: it printed nothing, or was not copied whole."""
+    """The guide's command without a line that holds cgroup2: it printed nothing, or was not copied whole."""
     return [
         f.Mounts(replace(row.source, text=f"{row.command} (printed nothing)"), (), "cgroup2")
         for row in case.of(f.CommandOutput)
-        if not row.output.strip() and _ASKS_FOR_CGROUP2.fullmatch(row.command.strip())
+        if "cgroup2" not in row.output and _ASKS_FOR_CGROUP2.fullmatch(row.command.strip())
     ]
 
 
