@@ -79,8 +79,8 @@ def changed(case: Case, change: Change) -> Evidence:
 
 def in_one_mail(case: Case) -> Evidence:
     """Every document of a case below its name, in one text with words before and behind."""
-    texts = [f"{path.name}:\n\n{path.read_bytes().decode('utf-8', 'replace')}" for path in sorted(case.bundle.rglob("*"))
-             if path.is_file() and not path.read_bytes().startswith(b"\xff\xfe")]  # fmt: skip
+    files = [path for path in sorted(case.bundle.rglob("*")) if path.is_file()]
+    texts = [f"{path.name}:\n\n{path.read_bytes().decode('utf-8', 'replace')}" for path in files]
     return intake.read_bytes("\n\n".join(["Hello,\nthis is what we see.", *texts, "Thanks\n"]).encode(), "mail.txt")
 
 

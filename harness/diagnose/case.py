@@ -68,6 +68,12 @@ def part_of(message: Message) -> str:
     return EBPF if message.form in REDIRECTOR_FORMS or message.form is Form.GAVE_UP else KEY
 
 
+def all_disabled(state: str) -> bool:
+    """Whether a secureChannelState names no endpoint that is audited or enforced: `disabled`, or each one Disabled."""
+    words = re.findall(r"disabled|audit|enforce|wireserver(?:andimds)?$|unknown", state.casefold())
+    return bool(words) and set(words) == {"disabled"}
+
+
 def is_agents_extension(name: str | None) -> bool:
     return bool(name) and (EXTENSION.casefold() in (name or "").casefold() or name == PLUGIN)
 

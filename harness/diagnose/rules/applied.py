@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.diagnose import facts as f
-from harness.diagnose.case import CHAIN, EBPF, KEY, LISTENER, Case
+from harness.diagnose.case import CHAIN, EBPF, KEY, LISTENER, Case, all_disabled
 from harness.diagnose.rule import Ask, Because, Finding, Role, Rule, Sure, because
 from harness.diagnose.rules import keys
 from harness.diagnose.rules.attach import OUR_PROGRAMS
@@ -83,12 +83,12 @@ def not_enforced(case: Case) -> Iterator[Finding]:
     """The platform's state is disabled: a setting, or a setting that has not arrived."""
     state = case.state("secureChannelState")
     said = case.failing(KEY, Form.KEY_NOT_ENFORCED)
-    if not said and (not state or state.value.casefold() != "disabled"):
+    if not said and not (state and all_disabled(state.value)):
         return
     source = state.source if state else said.source if said else None
     if source is None:
         return
-    reason = because(source, "secureChannelState is disabled, or not enforced")
+    reason = because(source, "no endpoint is enforced or audited")
     if case.wants_msp and case.model:
         yield Finding(
             more.NOT_APPLIED_YET,
@@ -212,7 +212,7 @@ def healthy(case: Case) -> Iterator[Finding]:
     said = case.standing.get(KEY)
     guid, state = case.state("keyGuid"), case.state("secureChannelState")
     held = (said is not None and said.form in keys.READY) or (guid is not None and guid.value != keys.NULL_GUID)
-    if not held or (state and state.value.casefold() in ("unknown", "disabled")):
+    if not held or (state and (state.value.casefold() == "unknown" or all_disabled(state.value))):
         return
     reasons: list[Because] = [Because(SEEN_RUNNING, case.parts[EBPF][1])]
     if said and said.form in keys.READY:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from harness.diagnose import facts as f
-from harness.diagnose.case import KEY, Case, Said
+from harness.diagnose.case import KEY, Case, Said, all_disabled
 from harness.diagnose.rule import Ask, Because, Finding, Role, Rule, Sure, because
 from harness.msp import codes
 from harness.msp import diagnosis_codes as more
@@ -184,7 +184,7 @@ def hidden(case: Case) -> Iterator[Finding]:
         return
     state = (states.get("secureChannelState") or "").casefold()
     guid = states.get("keyGuid") or ""
-    if "secureChannelState" not in states or state == "disabled":
+    if "secureChannelState" not in states or all_disabled(state):
         return
     if state == "unknown" or guid in ("", NULL_GUID):
         yield Finding(

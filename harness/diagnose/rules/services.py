@@ -258,12 +258,38 @@ def extension_failed(case: Case) -> Iterator[Finding]:
             (because(row, "the extension's status"),),
             Sure.CERTAIN,
             Role.SYMPTOM if any(case.failing(part, *Form) for part in ("ebpfProgramStatus",)) else Role.CAUSE,
-            steps=(
-                "Read /var/log/azure/Microsoft.CPlat.ProxyAgent.ProxyAgentLinux/*.log from its last start.",
-                "Install it again: az vm extension set --publisher Microsoft.CPlat.ProxyAgent --name ProxyAgentLinux "
-                "--vm-name VM -g GROUP --force-update",
-            ),
+            steps=_EXTENSION_STEPS,
         )
+
+
+_FAILS = re.compile(r"exit code:? ?(-?\d{1,6})|has failed|failed to|non-?zero|ExtensionOperationError", re.IGNORECASE)
+
+
+def extension_failed_by_waagent(case: Case) -> Iterator[Finding]:
+    """waagent.log's last error about the agent's extension, where no status of it is at hand."""
+    if case.extension_status or case.system == "windows":
+        return
+    for event in reversed(case.of(f.WaagentEvent)):
+        if EXTENSION not in f"{event.subject or ''} {event.message}" or event.level not in ("ERROR", "WARNING"):
+            continue
+        match = _FAILS.search(event.message)
+        if match:
+            yield Finding(
+                codes.EXTENSION_FAILED,
+                f"waagent could not run the agent's extension{f' (exit code {match[1]})' if match[1] else ''}.",
+                (because(event, "waagent's log"),),
+                Sure.LIKELY,
+                steps=_EXTENSION_STEPS,
+                asks=(SYSTEMCTL,) if not case.unit else (),
+            )
+            return
+
+
+_EXTENSION_STEPS = (
+    "Read /var/log/azure/Microsoft.CPlat.ProxyAgent.ProxyAgentLinux/*.log from its last start.",
+    "Install it again: az vm extension set --publisher Microsoft.CPlat.ProxyAgent --name ProxyAgentLinux "
+    "--vm-name VM -g GROUP --force-update",
+)
 
 
 def below_floor(case: Case) -> Iterator[Finding]:
@@ -312,6 +338,9 @@ RULES: Sequence[Rule] = (
     Rule("service.linux.extension-failed", "The agent's VM extension reports an error", extension_failed,
          ((f.ExtensionStatus,),), (codes.EXTENSION_FAILED,),
          ("service.linux#Microsoft.CPlat.ProxyAgent.ProxyAgentLinux", "service")),
+    Rule("service.linux.extension-failed-by-waagent", "waagent's log tells that the extension failed",
+         extension_failed_by_waagent, ((f.WaagentEvent,),), (codes.EXTENSION_FAILED,),
+         ("service.linux#Microsoft.CPlat.ProxyAgent.ProxyAgentLinux",), Sure.LIKELY),
     Rule("service.linux.below-floor", "The kernel is below the guide's prerequisite", below_floor,
          ((f.KernelRelease,),), (codes.BELOW_DOCUMENTED_FLOOR,), ("service.linux#step1", "setup.load#uname -r"),
          Sure.LIKELY, Role.NOTE),

@@ -116,6 +116,29 @@ def driver_stopped(case: Case) -> Iterator[Finding]:
         return
 
 
+_EVENTS = frozenset({7000, 7001, 7003, 7009, 7011, 7023, 7024, 7026, 7031, 7034, 7038, 7041})
+"""Of the Service Control Manager: a service or driver that did not start, or ended."""
+
+
+def events(case: Case) -> Iterator[Finding]:
+    """The Service Control Manager's events, where nobody ran sc."""
+    for event in reversed(case.of(f.WindowsEvent)):
+        if event.id not in _EVENTS or "Service Control Manager" not in (event.provider or ""):
+            continue
+        words = " ".join([event.message or "", *(value for _, value in event.data)])
+        named = next((name for name in (*DRIVERS, AGENT) if name.casefold() in words.casefold()), None)
+        if not named or named.casefold() in case.service:
+            continue
+        yield Finding(
+            codes.DRIVER_STOPPED if named in DRIVERS else codes.WINDOWS_AGENT_STOPPED,
+            f"Event {event.id}{f' of {event.time}' if event.time else ''}: {named} did not start or ended.",
+            (because(event, "the Service Control Manager's event"),),
+            steps=(f"sc query {named}: its STATE now, and WIN32_EXIT_CODE.", f"sc start {named}"),
+            asks=tuple(ask for ask in SC if ask.command.endswith(named)),
+        )
+        return
+
+
 def api_not_loaded(case: Case) -> Iterator[Finding]:
     said = case.failing(EBPF, Form.LOAD_API)
     if said:
@@ -147,6 +170,8 @@ RULES: Sequence[Rule] = (
          ("service.windows#step2", "service.windows#eBPFCore", "service.windows#NetEbpfExt", "setup.ebpf")),
     Rule("setup.ebpf.driver-stopped", "eBPFCore or NetEbpfExt is not RUNNING", driver_stopped, (_SERVICE,),
          (codes.DRIVER_STOPPED,), ("setup.ebpf#block1", "setup.ebpf#block2", "setup.ebpf#RUNNING", "setup.ebpf")),
+    Rule("service.windows.events", "Windows' events tell that a service or driver failed", events,
+         ((f.WindowsEvent,),), (codes.DRIVER_STOPPED, codes.WINDOWS_AGENT_STOPPED), ("service.windows",), Sure.LIKELY),
     Rule("setup.ebpf.api-not-loaded", "eBPF for Windows cannot be loaded", api_not_loaded,
          ((f.AgentStatus, f.AgentLogEvent, f.StatusTag),), (codes.EBPF_API_NOT_LOADED,), ("setup.ebpf",),
          Sure.CERTAIN),
