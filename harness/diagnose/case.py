@@ -378,7 +378,7 @@ def _of_log(text: str, source: Source, at: datetime | None, origin: str) -> Said
     return Said(part_of(message), text, message, source, at, origin) if message else None
 
 
-_COUNTED = re.compile(r"(?:[ -]+\d{1,9})?\s*$")
+_COUNT = re.compile(r"[ -]{1,4}\d{1,9}$")
 
 
 def _parsed(text: str) -> Message | None:
@@ -386,7 +386,9 @@ def _parsed(text: str) -> Message | None:
     if message := messages.parse(text):
         return message
     paragraph = text.partition("\n\n")[0]
-    shorter = _COUNTED.sub("", paragraph)
+    shorter = paragraph.rstrip()
+    if count := _COUNT.search(shorter[-16:]):
+        shorter = shorter[: len(shorter) - len(count.group())]
     return messages.parse(shorter) if shorter and shorter != text else None
 
 
