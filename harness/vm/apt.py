@@ -21,6 +21,7 @@ from harness.kernel import packages
 
 _SECONDS = 300
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")  # a killed run leaves no apt behind, which would hold apt's own lock
 _NO_SECURITY = ("sid", "unstable", "experimental")
 _CONFIGURATION = """\
 Dir::Etc::SourceList "{root}/sources.list";
@@ -111,7 +112,7 @@ class Apt:
     def _fetch(self, command: list[str], attempted: str) -> None:
         """Run apt-get. It says many things at once: the one that is the cause is the error."""
         try:
-            run(command, timeout=_SECONDS, environment=self._environment)
+            run([*_WITH_PARENT, *command], timeout=_SECONDS, environment=self._environment)
         except HarnessError as error:
             if _NO_SUITE.search(error.detail):
                 happened = f"the mirror that this machine's apt uses has no suite {self.suite}"

@@ -13,6 +13,7 @@ from harness.vm.archives import Damaged, File
 
 _RELEASE = re.compile(r"[0-9][A-Za-z0-9.+~_-]{0,200}")
 _FILES = 50_000  # of a kernel; a distribution's has 4,000 to 7,000
+_LARGEST = 256 << 20  # bytes of a file; a distribution's largest is its vmlinuz
 _DEEP = 24  # directories
 _IMAGE = re.compile(r"boot/vmlinuz-[^/]+|lib/modules/[^/]+/vmlinuz")
 
@@ -27,6 +28,8 @@ def collect(files: Iterable[File], place: Path, package: str) -> None:
             if number >= _FILES:
                 raise HarnessError(f"read {package}", f"it has more than {_FILES} files")
             name = _wanted(file.name, package)
+            if name and file.size > _LARGEST:
+                raise HarnessError(f"read {package}", f"{name} in it is larger than {_LARGEST >> 20} MiB")
             if name:
                 target = place / name
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -150,3 +150,10 @@ def check(content: bytes, read: Callable[[Path], object]) -> None:
             found = read(Path(target.name))
             for each in () if isinstance(found, archives.RpmTags) else cast(Iterable[archives.File], found):
                 each.content.read()
+
+
+def test_a_file_that_no_kernel_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacked_kernel, "_LARGEST", 100)
+    path = tar(tmp_path / "a.tar", (file("etc/large"), bytes(200)), (file("lib/modules/1/modules.order"), bytes(200)))
+    with pytest.raises(HarnessError, match=r"modules\.order in it is larger"):
+        unpacked_kernel.collect(archives.tar_files(path), tmp_path / "place", "a.tar")
