@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ from harness.kernel import packages
 from harness.vm import guest, qemu, spec
 from harness.vm.guest import Guest
 from harness.vm.kernels import Kernel
+from tests.vm import lab_builds
 
 T = TypeVar("T")
 
@@ -41,6 +43,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.vm)
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+    # What waits for a build comes last.
+    items.sort(key=lambda item: lab_builds.spec_of(item).startswith("lab:"))
+
+
+_BUILDING = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to build the lab kernels of the tests that will run."""
+    names = lab_builds.wanted(session.items)
+    if names and not _cannot_boot() and not session.config.option.collectonly:
+        session.config.stash[_BUILDING] = lab_builds.start(names)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What nobody waited for is not built to its end."""
+    building = session.config.stash.get(_BUILDING, None)
+    if building is not None:
+        building.terminate()
+        building.wait()
 
 
 def _fixtures(item: pytest.Item) -> list[str]:
