@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from bench import connect, diagnose, matrix, verify
+from bench import connect, diagnose, fleet, matrix, verify
 
-BENCHMARKS = {"verify": verify.main, "connect": connect.main, "diagnose": diagnose.main, "matrix": matrix.main}
+BENCHMARKS = {
+    "verify": verify.main,
+    "connect": connect.main,
+    "diagnose": diagnose.main,
+    "fleet": fleet.main,
+    "matrix": matrix.main,
+}
 
 
 def main() -> int:
