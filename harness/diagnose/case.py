@@ -30,6 +30,8 @@ EXECUTABLE = "/usr/sbin/azure-proxy-agent"
 
 _EXTENSION_FOLDER = re.compile(r"/(Microsoft\.CPlat\.ProxyAgent\.ProxyAgent\w+)-(\d+(?:\.\d+){1,3})(?:/|$)")
 
+_NOWHERE = Source("", 0, "")
+
 _T = TypeVar("_T")
 
 
@@ -319,9 +321,9 @@ class Case:
 
     @cached_property
     def model(self) -> f.VmModel | None:
-        """The VM's model, where the evidence has exactly one."""
-        models = self.of(f.VmModel)
-        return models[0] if len(models) == 1 else None
+        """The VM's model, where the evidence has exactly one, however often."""
+        models = {replace(row, source=_NOWHERE, path=""): row for row in self.of(f.VmModel)}
+        return next(iter(models.values())) if len(models) == 1 else None
 
     @property
     def wants_msp(self) -> bool | None:

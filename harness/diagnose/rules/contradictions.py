@@ -122,7 +122,9 @@ def _back(rows: Sequence[f.Fact]) -> tuple[f.Fact, f.Fact] | None:
         at, counted = getattr(row, "at", None), getattr(row, "count", 1)
         if not at or counted > 1:  # of equal entries the last one's place and the last one's time are told
             continue
-        if last and last.source.document == row.source.document and last_at - at > _JUMP:
+        here, there = row.source, last.source if last else None
+        in_order = there is not None and here.document == there.document and here.line > there.line
+        if last and in_order and last_at - at > _JUMP:
             return last, row
         last, last_at = row, at
     return None

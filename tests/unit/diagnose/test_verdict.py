@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from harness.diagnose.rule import Role, Sure
 from harness.diagnose.rules import RULES
 from harness.diagnose.verdict import Kind, diagnose
 from tests.unit.diagnose import made
+from tests.unit.diagnose.evidence_corpus import NOW, Case, cases
 
 REFUSED = 'Failed to acquire key details: Key(KeyResponse("acquire", 403))'
 ATTACH = "Failed to start redirector: Failed to attach program 'connect4' with error: `bpf_link_create` failed"
@@ -69,6 +71,18 @@ def test_a_command_that_was_answered_is_not_asked_again() -> None:
     output = f.CommandOutput(made.source("uname -r"), "uname -r", "6.8.0")
     again = diagnose(made.evidence(*asked.evidence.facts, output), made.NOW)
     assert "uname -r" not in [ask.command for ask in again.asks]
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_neither_the_order_of_documents_nor_a_second_copy_changes_a_verdict(case: Case) -> None:
+    files = [path for path in sorted(case.bundle.rglob("*")) if path.is_file()]
+    read = [intake.read_bytes(path.read_bytes(), str(path.relative_to(case.bundle))) for path in files]
+    found = [
+        diagnose(made.evidence(*(fact for one in several for fact in one.facts)), NOW)
+        for several in (read, read[::-1], read + read)
+    ]
+    told = {(one.kind, one.code.id, one.sure, *(row.code.id for row in one.contradictions)) for one in found}
+    assert len(told) == 1
 
 
 def test_every_finding_has_evidence_a_place_and_something_to_do() -> None:
