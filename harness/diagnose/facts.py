@@ -94,7 +94,10 @@ class AgentLogEvent(Fact):
 
 @dataclass(frozen=True, slots=True)
 class StatusTag(Fact):
-    """status.tag: empty after a success, else a line for each part that failed provisioning."""
+    """status.tag: empty after a success, else a line for each part that failed provisioning.
+
+    Also from a provisioning report, which repeats these lines as what `azure-proxy-agent --status` printed.
+    """
 
     failures: Mapping[str, str]  # ebpfProgramStatus → what it says
 

@@ -288,18 +288,19 @@ class Intake:
             self._documents.append(Document(shown, size, ("binary",)))
             self.note(NoteKind.NOT_UNDERSTOOD, name, binary.describe(begin))
             return
-        kinds = self._read(shown, text, 1)
+        kinds, told = self._read(shown, text, 1)
         if dropped:
             first = text.count("\n") + 2
             what = f"{dropped:,} bytes in its middle; the lines behind them are counted from line {first}"
             self.note(NoteKind.LEFT_OUT, name, what)
             rest = text_of(end)
-            kinds = tuple(dict.fromkeys((*kinds, *self._read(shown, rest or "", first))))
+            kinds = tuple(dict.fromkeys((*kinds, *self._read(shown, rest or "", first)[0])))
         self._documents.append(Document(shown, size, kinds))
-        if not kinds and text.strip():
+        if not kinds and not told and text.strip():
             self.note(NoteKind.NOT_UNDERSTOOD, name, "no reader knows what is in it")
 
-    def _read(self, name: str, text: str, first: int) -> tuple[str, ...]:
+    def _read(self, name: str, text: str, first: int) -> tuple[tuple[str, ...], bool]:
+        """Add a text's facts and notes; gives what was recognized, and whether anything was told of it."""
         found = recognize.read(name, text, first)
         self._facts += found.facts
         for note in found.notes:
@@ -308,7 +309,7 @@ class Intake:
             if fact.source.text not in self._folders:
                 self._folders.add(fact.source.text)
                 self._facts.append(fact)
-        return found.kinds
+        return found.kinds, bool(found.notes)
 
 
 def _all(file: io.FileIO, size: int) -> bytes:

@@ -19,11 +19,13 @@ from harness.diagnose.facts import (
     OvfEnv,
     ProvisioningError,
     ProvisioningReport,
+    StatusTag,
 )
 from harness.diagnose.limits import LIMITS
 from harness.diagnose.readers import Found
 from harness.diagnose.sections import Section
 from harness.diagnose.values import members, text
+from harness.msp.status import MODULES
 
 MOST = 64
 LONGEST = 8_192
@@ -38,6 +40,7 @@ _ALONE = re.compile(r"(?:cloud-init\s+)?v?(\d{1,4}\.\d{1,3}(?:\.\d{1,4})?(?:[-+~
 _STATUS = re.compile(r"^status: (done|error|running|disabled|not run|degraded[\w ]*|not started)[ \t]*$", re.MULTILINE)
 _REPORT = re.compile(r"result=(?:error|success)\|[^\n]{0,16000}")
 _REPORT_END = "documentation_url="
+_PART = re.compile(rf"({'|'.join(MODULES)}) - ([^\r\n]{{0,2000}}?)(?=\\n|$|\n)", re.MULTILINE)
 _VM_ID = re.compile(r"[0-9a-fA-F-]{36}")
 _DATA_SOURCE = re.compile(r"DataSource\w+")
 
@@ -94,8 +97,16 @@ def read_reports(section: Section) -> Iterator[Found]:
         agent = fields.get("agent", "")
         if agent.lower().startswith("cloud-init/"):
             yield CloudInitVersion(source, agent.split("/", 1)[1])
+        if failures := _parts(fields):
+            yield StatusTag(source, failures)
         if _VM_ID.fullmatch(fields.get("vm_id", "")):
             yield Identity(source, IdentityKind.VM, fields["vm_id"].lower())
+
+
+def _parts(fields: Mapping[str, str]) -> dict[str, str]:
+    """What the agent's --status printed: the same lines as status.tag has."""
+    said = "\n".join(fields.get(name, "") for name in ("stdout", "stderr"))
+    return {match[1]: match[2].strip() for match in _PART.finditer(said)}
 
 
 def _whole_report(text: str, match: re.Match[str]) -> str:

@@ -331,6 +331,9 @@ def test_cloud_inits_logs() -> None:
     assert any(event.message == "ProvisionGuestProxyAgent: True" for event in found.of(f.CloudInitEvent))
     unhealthy = read("cloud-init/25.1.4/agent-unhealthy.log")
     assert unhealthy.of(f.ProvisioningReport)[0].reason == "azure-proxy-agent status failure"
+    assert unhealthy.of(f.StatusTag)[0].failures == {
+        "ebpfProgramStatus": "Failed to start redirector: Failed to attach program connect4"
+    }
     for version in ("22.4.2", "25.1.4"):
         found = read(f"cloud-init/{version}/init-local.log")
         assert [one.version for one in found.of(f.CloudInitVersion)] == [version]
