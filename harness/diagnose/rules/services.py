@@ -299,18 +299,23 @@ def below_floor(case: Case) -> Iterator[Finding]:
         return
     if case.failing(EBPF, Form.LOAD, Form.LOAD_OTHER):
         return  # what the verifier says is worth more, and names both floors
+    works = case.running(EBPF)
     measured = (
-        "below the measured floor (mainline 5.7) too: unless the distribution backported it, connect4 is refused"
+        "and yet ebpfProgramStatus is RUNNING: the agent's programs load here"
+        if works
+        else "and below the measured floor (mainline 5.7) too: unless the distribution backported it, connect4 is refused"
         if kernel.version < MEASURED_FLOOR
-        else "above the measured floor (mainline 5.7): the agent's programs may well load"
+        else "but above the measured floor (mainline 5.7): the agent's programs may well load"
     )
     yield Finding(
         codes.BELOW_DOCUMENTED_FLOOR,
-        f"Kernel {kernel.release} is below the guide's 5.15 and {measured}.",
+        f"Kernel {kernel.release} is below the guide's 5.15, {measured}.",
         (because(kernel, "uname -r"),),
         Sure.LIKELY,
         Role.NOTE,
-        steps=("Opt out of MSP, upgrade the OS image, then enable MSP.",),
+        steps=("Nothing now; upgrade the OS image when it suits.",)
+        if works
+        else ("Opt out of MSP, upgrade the OS image, then enable MSP.",),
     )
 
 
