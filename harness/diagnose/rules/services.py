@@ -300,13 +300,12 @@ def below_floor(case: Case) -> Iterator[Finding]:
     if case.failing(EBPF, Form.LOAD, Form.LOAD_OTHER):
         return  # what the verifier says is worth more, and names both floors
     works = case.running(EBPF)
-    measured = (
-        "and yet ebpfProgramStatus is RUNNING: the agent's programs load here"
-        if works
-        else "and below the measured floor (mainline 5.7) too: unless the distribution backported it, connect4 is refused"
-        if kernel.version < MEASURED_FLOOR
-        else "but above the measured floor (mainline 5.7): the agent's programs may well load"
-    )
+    if works:
+        measured = "and yet ebpfProgramStatus is RUNNING: the agent's programs load here"
+    elif kernel.version < MEASURED_FLOOR:
+        measured = "and below the measured floor (mainline 5.7) too: it refuses connect4, unless that was backported"
+    else:
+        measured = "but above the measured floor (mainline 5.7): the agent's programs may well load"
     yield Finding(
         codes.BELOW_DOCUMENTED_FLOOR,
         f"Kernel {kernel.release} is below the guide's 5.15, {measured}.",
