@@ -140,8 +140,8 @@ class Proxy:
         self.connect_seconds = connect_seconds
         self._lookup = lookup
         self._endpoints = {(endpoint.address, endpoint.port): endpoint for endpoint in endpoints}
-        extra = ((NONCE, nonce),)
-        self._server = Server(listener, self._open, limits=self.limits, extra=lambda: extra)
+        self.nonce = nonce
+        self._server = Server(listener, self._open, limits=self.limits, extra=lambda: ((NONCE, self.nonce),))
 
     async def start(self) -> None:
         await self._server.start()

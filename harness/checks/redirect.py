@@ -74,10 +74,14 @@ def look_all(redirection: Redirection, requests: Sequence[Request]) -> list[Side
     lab = redirection.lab
     lab.accepted()
     lab.captured()
+    return sides(redirection, list(zip(requests, ask_all(lab, requests), strict=True)))
+
+
+def ask_all(lab: Lab, requests: Sequence[Request]) -> list[Seen]:
+    """Send clients, all at once: what each saw."""
     with ExitStack() as stack:
         clients = [stack.enter_context(lab.client(request)) for request in requests]
-        seen = [client.seen() for client in clients]
-    return sides(redirection, list(zip(requests, seen, strict=True)))
+        return [client.seen() for client in clients]
 
 
 def sides(redirection: Redirection, done: Sequence[tuple[Request, Seen]]) -> list[Sides]:

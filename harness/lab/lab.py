@@ -17,7 +17,7 @@ import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from harness.errors import HarnessError, errno_text
 from harness.kernel import bpf, cgroups, listeners, processes
 from harness.kernel.bpf import AttachType
 from harness.kernel.processes import Namespace
-from harness.lab import clients, owner, raw_client, standing, topology
+from harness.lab import clients, raw_client, standing, topology
 from harness.lab.capture import Capture, Packet
 from harness.lab.clients import Request, Seen
 from harness.lab.fabric import Fabric
@@ -108,9 +108,7 @@ class Lab:
 
     def owner(self, program: bpf.Fd, kind: AttachType, way: Way) -> int:
         """Attach a program from a process of its own, which is then to be killed by kill(); its pid."""
-        group = str(self.attach_cgroup)
-        pid: int = self.vm.call("own", [program.fileno()], cgroup=group, kind=int(kind), way=str(way))
-        return pid
+        return self.crew.owner(program.fileno(), cgroup=str(self.attach_cgroup), kind=int(kind), way=str(way))
 
     def kill(self, pid: int) -> None:
         """SIGKILL a client or an owner, and wait until it is gone."""
@@ -132,6 +130,14 @@ class Lab:
             )
             for row in self.proxy.call("accepted")
         ]
+
+    def renewed(self) -> Lab:
+        """As if it had just been built: its workers forget what they saw, and its proxy has another nonce."""
+        self.accepted()
+        self.fabric.call("forget")
+        nonce = secrets.token_hex(16)
+        self.proxy.call("name", nonce=nonce)
+        return replace(self, nonce=nonce)
 
     def requests(self, part: str) -> list[Arrived]:
         """What reached the fabric with this text in its target, in order; at most the last 1,000."""
@@ -155,8 +161,13 @@ def open_lab(
 
     proxy_port 0 has the lab's own proxy listen where nobody is sent to: for an agent that brings its own. With a
     scenario the fabric speaks the secure channel (Lab.platform); without, it asks for no keys and no signatures.
-    Call it while the process has one thread: it forks.
+    Call it while the process has one thread: it forks. The usual lab may have been prepared for this run.
     """
+    made = _PREPARED.pop(run.cgroup, None) if proxy_port == PROXY[1] and scenario is None else None
+    if made is not None:
+        _TAKEN.append(made)
+        yield made.lab.renewed()
+        return
     cgroup = cgroups.make(run.cgroup / name)
     for below in ("vm", "vm/client", "vm/agent", "outside"):
         cgroups.make(cgroup / below)
@@ -174,6 +185,28 @@ def open_lab(
         fabric.call("start", scenario=scenario and scenario.dump())
         own = ("", str(cgroup / "vm" / "client"), str(cgroup / "outside"))
         yield Lab(cgroup, nonce, vm, proxy, fabric, stack.enter_context(crew(vm, own)))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    lab: Lab
+    stack: ExitStack  # closed, and so all gone, when nothing refers to it any more
+
+
+_PREPARED: dict[Path, _Prepared] = {}
+"""Labs that wait for their open_lab(), by their run's cgroup."""
+
+_TAKEN: list[_Prepared] = []
+"""Those that were taken over: they end with the process, which is at its end then, and not before."""
+
+
+def prepare_lab(run: Run) -> Lab:
+    """Build a lab that this process's next open_lab() for this run takes over, if it asks for the usual one."""
+    if run.cgroup not in _PREPARED:
+        with ExitStack() as stack:
+            lab = stack.enter_context(open_lab(run, "prepared"))
+            _PREPARED[run.cgroup] = _Prepared(lab, stack.pop_all())
+    return _PREPARED[run.cgroup].lab
 
 
 def _vm(cgroup: Path) -> Mapping[str, Handler]:
@@ -197,7 +230,6 @@ def _vm(cgroup: Path) -> Mapping[str, Handler]:
         "spawn": spawn,
         "stand": standing.stand,
         "reap": clients.reap,
-        "own": owner.spawn,
         "listeners": listeners.listeners,
         "join_container": topology.join_container,
         "leave_container": topology.leave_container,
@@ -238,7 +270,17 @@ def _fabric() -> Mapping[str, Handler]:
         found = [row for row in state["fabric"].requests if part in row.target][-1000:]
         return [{"endpoint": row.endpoint, "target": row.target, "headers": row.headers} for row in found]
 
-    handlers: dict[str, Handler] = {"build": build, "start": start, "captured": captured, "requests": requests}
+    def forget() -> None:
+        state["capture"].drain()
+        state["fabric"].requests.clear()
+
+    handlers: dict[str, Handler] = {
+        "build": build,
+        "start": start,
+        "captured": captured,
+        "requests": requests,
+        "forget": forget,
+    }
     return handlers
 
 
@@ -296,4 +338,7 @@ def _proxy(vm_pid: int, cgroup: Path, nonce: str, port: int) -> Mapping[str, Han
         connections.clear()
         return rows
 
-    return {"start": start, "use_audit_map": use_audit_map, "accepted": accepted}
+    def name(nonce: str) -> None:
+        state["proxy"].nonce = nonce
+
+    return {"start": start, "use_audit_map": use_audit_map, "accepted": accepted, "name": name}

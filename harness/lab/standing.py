@@ -2,7 +2,8 @@
 
 A fork copies an interpreter's page tables, and what the child touches after that, page by page: most of what a client
 costs, under emulation more than everything else of it. A client is used again only where nothing of what it did can be
-left in it: not after an error, and for the behaviours of REPEATED alone.
+left in it: not after an error, and for the behaviours of REPEATED alone. One of root's may also end as the owner of an
+attached program (harness.lab.owner).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,12 +24,15 @@ from typing import Any, Protocol
 
 from harness.errors import HarnessError
 from harness.kernel import cgroups, processes
-from harness.lab import clients
+from harness.lab import clients, owner
 from harness.lab.clients import GRACE, Request, Seen
 from harness.lab.worker import Reply, Worker
 
 REPEATED = frozenset({"connect", "wait", "datagram", "reset", "retried", "threads"})
 """The behaviours that leave nothing in their process: they close what they open, and change neither ids nor limits."""
+
+LAST = frozenset({"failed-then-direct"})
+"""Behaviours that such a client may do, and then no more: what failed before it connected may be in its thread."""
 
 _PACKET = 1 << 18  # bytes
 
@@ -41,13 +45,14 @@ class Standing:
 
     def __init__(self, vm: Worker, kind: Kind):
         self.kind = kind
+        self.pid: int
         self.pid, descriptors = vm.call_with_descriptors("stand", uid=kind[0], cgroup=kind[1])
         self._socket = socket.socket(fileno=descriptors[0])
 
-    def send(self, **message: Any) -> bool:
+    def send(self, *, descriptors: Sequence[int] = (), **message: Any) -> bool:
         """Whether it is there to hear it."""
         try:
-            self._socket.send(json.dumps(message).encode())
+            socket.send_fds(self._socket, [json.dumps(message).encode()], list(descriptors))
         except OSError:
             return False
         return True
@@ -68,6 +73,16 @@ class Standing:
         told = json.loads(packet)
         return Seen(**told["seen"]), told["last"]
 
+    def waits(self) -> bool:
+        """Whether it is there, and has said nothing that nobody has heard."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def close(self) -> None:
         """It ends by itself when it waits for its next request."""
         self._socket.close()
@@ -80,23 +95,51 @@ class Crew:
         self._vm = vm
         self._cgroups = cgroups
         self._waiting: dict[Kind, list[Standing]] = {}
+        self._owners: list[Standing] = []
 
     def does(self, request: Request) -> bool:
-        return request.behaviour in REPEATED and request.cgroup in self._cgroups and "pid" not in request.options
+        known = request.behaviour in REPEATED | LAST
+        return known and request.cgroup in self._cgroups and "pid" not in request.options
 
     def client(self, request: Request) -> StandingClient:
         """Have a client do this; one that waits, else a new one."""
-        kind = request.uid, request.cgroup
+        return StandingClient(self, self._take((request.uid, request.cgroup), request=asdict(request)), request)
+
+    def owner(self, program: int, **wanted: Any) -> int:
+        """Have one of root's clients attach a program (its descriptor) and do nothing else from then on: its pid.
+
+        Raises HarnessError with what the kernel said.
+        """
+        one = self._take((0, ""), descriptors=[program], own=wanted)
+        try:
+            told = one.receive(time.monotonic() + GRACE + clients.PATIENCE)
+        except HarnessError:
+            told = None
+        problem = told[0].error if told else "it ended without a word"
+        if problem:
+            self.end(one)
+            raise HarnessError(f"attach by {wanted['way']} in a process of its own", problem)
+        self._owners.append(one)
+        return one.pid
+
+    def _take(self, kind: Kind, **message: Any) -> Standing:
         waiting = self._waiting.get(kind, [])
         while waiting:
             one = waiting.pop()
-            if one.send(request=asdict(request)):
-                return StandingClient(self, one, request)
+            if one.send(**message):
+                return one
             one.close()  # it was killed meanwhile
         one = Standing(self._vm, kind)
-        if not one.send(request=asdict(request)):
+        if not one.send(**message):
             raise HarnessError("start a client", f"process {one.pid} is gone")
-        return StandingClient(self, one, request)
+        return one
+
+    def fill(self, counts: Mapping[Kind, int]) -> None:
+        """Have so many of each kind wait; those that died meanwhile do not count."""
+        for kind, count in counts.items():
+            waiting = [one for one in self._waiting.get(kind, []) if one.waits()]
+            waiting += [Standing(self._vm, kind) for _ in range(count - len(waiting))]
+            self._waiting[kind] = waiting
 
     def keep(self, one: Standing) -> None:
         self._waiting.setdefault(one.kind, []).append(one)
@@ -108,16 +151,16 @@ class Crew:
 
     def forget(self, pid: int) -> None:
         """This process is to be killed: it gets no more requests."""
-        for waiting in self._waiting.values():
-            for one in [one for one in waiting if one.pid == pid]:
-                waiting.remove(one)
+        for those in (*self._waiting.values(), self._owners):
+            for one in [one for one in those if one.pid == pid]:
+                those.remove(one)
                 one.close()
 
     def close(self) -> None:
-        for waiting in self._waiting.values():
-            for one in waiting:
+        for those in (*self._waiting.values(), self._owners):
+            for one in those:
                 one.close()
-        self._waiting.clear()
+            those.clear()
 
 
 @contextmanager
@@ -155,17 +198,20 @@ class StandingClient:
         self._crew = crew
         self._one = one
         self._patience = request.patience + GRACE
-        self._done = False  # it waits for its next request, and nothing went wrong in this one
+        self._behaviour = request.behaviour
+        self._over = False  # it waits for its next request
+        self._good = False  # and nothing went wrong in this one
         self.pid = one.pid
 
     def seen(self) -> Seen:
         told = self._one.receive(time.monotonic() + self._patience)
         seen, last = told or (Seen(error="timeout", step="client", pid=self.pid), False)
-        self._done = last and not seen.error
+        self._over = last
+        self._good = last and not seen.error and self._behaviour not in LAST
         return seen
 
     def release(self) -> None:
-        self._done = False
+        self._over = self._good = False
         self._one.send(release=True)
 
     def __enter__(self) -> StandingClient:
@@ -174,7 +220,12 @@ class StandingClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        (self._crew.keep if self._done else self._crew.end)(self._one)
+        if self._good:
+            self._crew.keep(self._one)
+        elif self._over:
+            self._one.close()  # it ends by itself, and nobody need wait for that
+        else:
+            self._crew.end(self._one)
 
 
 # --- in the VM's worker -----------------------------------------------------------------------------------------
@@ -215,10 +266,15 @@ def _be_standing(parent: int, control: socket.socket, uid: int, cgroup: str) -> 
         if uid:
             clients.become(uid)
             processes.die_with_parent(parent)
-        while packet := control.recv(_PACKET):
-            request = Request(**json.loads(packet)["request"])
+        while True:
+            packet, descriptors, _, _ = socket.recv_fds(control, _PACKET, 1)
+            if not packet:
+                return
+            told = json.loads(packet)
             try:
-                tell(clients.behave(clients.PLAIN, request, stage))
+                if "own" in told:
+                    owner.own(descriptors[0], lambda problem: tell(Seen(error=problem)), **told["own"])
+                tell(clients.behave(clients.PLAIN, Request(**told["request"]), stage))
             except Exception as error:
                 tell(Seen(error=f"{type(error).__name__}: {error}", step="client"))
     finally:

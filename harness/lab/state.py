@@ -41,9 +41,17 @@ class Run:
 
 @contextmanager
 def begin(cgroup_root: Path) -> Iterator[Run]:
-    """Clean up after dead runs, then own a directory and a cgroup until the end of the with block."""
-    clean()
+    """Clean up after dead runs, then own a directory and a cgroup until the end of the with block.
+
+    A run that was prepared for this root is taken over; its id is new, and it ends with the process: what it leaves is
+    the next run's to remove.
+    """
     identity = secrets.token_hex(4)
+    made = _PREPARED.pop(cgroup_root, None)
+    if made is not None:
+        yield Run(identity, made.directory, made.cgroup)
+        return
+    clean()
     home = directory() / identity
     group = cgroup_root / f"{PREFIX}{identity}"
     lock = -1
@@ -56,6 +64,24 @@ def begin(cgroup_root: Path) -> Iterator[Run]:
             _remove(home)
             if lock >= 0:
                 os.close(lock)
+
+
+_PREPARED: dict[Path, Run] = {}
+"""Runs that wait for their begin(), by the root of their cgroups."""
+
+
+def prepare(cgroup_root: Path) -> Run:
+    """Make a run that this process's next begin() at this root takes over, however much later: a guest is saved so.
+
+    There is one at most for each root. Raises HarnessError as begin() does.
+    """
+    if cgroup_root not in _PREPARED:
+        identity = secrets.token_hex(4)
+        home, group = directory() / identity, cgroup_root / f"{PREFIX}{identity}"
+        _found(home, group)  # its lock is held as long as this process lives
+        cgroups.make(group)
+        _PREPARED[cgroup_root] = Run(identity, home, group)
+    return _PREPARED[cgroup_root]
 
 
 def _found(home: Path, group: Path) -> int:
