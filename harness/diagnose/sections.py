@@ -41,7 +41,7 @@ _PROMPT = re.compile(
     | \+[ ](?P<traced>{_COMMAND})$
     | [$\#](?P<nothing>)[ \t]*$
     | ==>\s(?P<tail>[^\n]{{1,300}}?)\s<==$
-    | (?:[=\#*-]{{2,}}|[=\#*+-]{{1,40}}\s)\s*`?(?P<headed>{_COMMAND}|{_PATH})`?\s*:?\s*[=\#*-]*$
+    | (?:[=*-]{{2,}}|[=\#]{{1,40}}\s)\s*`?(?P<headed>{_COMMAND}|{_PATH})`?\s*:?\s*[=\#*-]*$
     | (?P<exit>\[exit\s-?\d{{1,5}}\])$
     )""",
     re.MULTILINE | re.VERBOSE | re.IGNORECASE,

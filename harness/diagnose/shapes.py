@@ -34,6 +34,7 @@ MODEL = Shape("VM model", "vm_model:of_value")
 EXTENSION = Shape("extension status", "extension:of_status")
 HEARTBEAT = Shape("extension status", "extension:of_heartbeat")
 ENVIRONMENT = Shape("extension", "extension:of_environment")
+EXTENSIONS = Shape("extensions", "vm_model:of_extensions")
 MANIFEST = Shape("extension", "extension:of_manifest")
 EVENTS = Shape("agent's events", "json_parts:of_events")
 PROGRAMS = Shape("bpftool prog", "bpf:of_programs")
@@ -70,6 +71,8 @@ def _of_object(value: Mapping[str, Any]) -> Shape | None:
         return INSTANCE
     if "status" in names and _is_extension(value):
         return EXTENSION
+    if _is_listed_extension(value):
+        return EXTENSIONS
     return _of_platform(value)
 
 
@@ -78,6 +81,14 @@ def _is_cloud_init(value: Mapping[str, Any]) -> bool:
     if isinstance(inner, dict):
         return bool(inner.keys() & {"datasource", "init", "init-local", "errors", "stage"})
     return "boot_status_code" in value and "datasource" in value
+
+
+def _is_listed_extension(value: Mapping[str, Any]) -> bool:
+    """An extension as az vm extension list, PowerShell and REST print it."""
+    names = {str(name).lower() for name in value}
+    inner = value.get("properties")
+    names |= {str(name).lower() for name in inner} if isinstance(inner, dict) else set()
+    return {"publisher", "typehandlerversion"} <= names
 
 
 def _is_extension(value: Mapping[str, Any]) -> bool:
@@ -114,6 +125,8 @@ def _of_array(first: Mapping[str, Any], value: list[Any]) -> Shape | None:
         return PROGRAMS
     if {"EventLevel", "Message"} <= names:
         return EVENTS
+    if _is_listed_extension(first):
+        return EXTENSIONS
     return _of_platform(value)
 
 

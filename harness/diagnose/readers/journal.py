@@ -15,14 +15,18 @@ from harness.diagnose.readers.entries import LONGEST, entries, left_out, when
 from harness.diagnose.sections import Section
 from harness.diagnose.values import number, text
 
+_SINCE_BOOT = r"\[ {0,8}\d{1,9}\.\d{3,9}(?: {1,20}| <[ \d.]{1,20}>)?\]"
+# behind a time since boot, a line of dmesg looks much the same (`[    0.000000] Command line: …`)
+_SURE = r"[\w.-]{1,64} (?:kernel|[\w(][\w./@()-]{0,63}\[\d{1,9}\]): "
 SHORT = re.compile(
     r"(?P<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"
-    r"|(?:[A-Z][a-z]{2} )?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?[+-]\d\d:?\d\d| [A-Z]{2,5}|Z)?"
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d{1,9})?[+-]\d\d:?\d\d"
+    r"|[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})? [A-Z]{2,5}"
     r"|\d{9,11}\.\d{6}"
-    r"|\[ {0,8}\d{1,9}\.\d{3,9}(?: {1,20}| <[ \d.]{1,20}>)?\])"
-    r" (?P<host>[\w][\w.-]{0,63}) (?P<ident>[\w(][\w./@:()+ -]{0,63}?)(?:\[(?P<pid>\d{1,9})\])?: "
+    rf"|{_SINCE_BOOT}(?= {_SURE}))"
+    r" (?P<host>[\w][\w.-]{0,63}) (?P<ident>[\w(][\w./@:()+-]{0,63}?)(?:\[(?P<pid>\d{1,9})\])?: "
 )
-DMESG = re.compile(r"(?P<time>\[ {0,8}\d{1,9}\.\d{6}\]) (?![\w.-]{1,64} [\w./@()-]{1,64}(?:\[\d{1,9}\])?: )")
+DMESG = re.compile(rf"(?P<time>\[ {{0,8}}\d{{1,9}}\.\d{{6}}\]) (?!{_SURE})")
 _VERBOSE = re.compile(r"^ {4}([A-Z_][A-Z0-9_]{0,63})=(.*)$")
 _EXPORT = re.compile(r"^([A-Z_][A-Z0-9_]{0,63})=(.*)$")
 _STANZA = re.compile(r"^(?:__CURSOR=|[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^\n]{0,40} \[s=)", re.MULTILINE)

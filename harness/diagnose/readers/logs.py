@@ -93,7 +93,7 @@ def read_console(section: Section) -> Iterator[Found]:
     versions: set[str] = set()
     for entry in entries(section, CONSOLE, lambda match: match["version"]):
         source, time = section.source(entry.line), entry.match["time"]
-        message = entry.message.split("\n", 1)[0]
+        message = section.lines[entry.line][entry.match.end() :].strip()  # others' lines stand behind it
         since = when(entry.since, _UTC, entry.times)
         yield AgentLogEvent(source, Component.AGENT, time, _UTC(time), None, message, entry.times, since)
         if entry.match["version"] not in versions:

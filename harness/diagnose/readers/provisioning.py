@@ -243,12 +243,14 @@ def read_errors(section: Section) -> Iterator[Found]:
 
 
 def _sentence(text: str, match: re.Match[str]) -> str:
-    """The line that the code stands in, and the next where that is all there is of it."""
+    """The line that the code stands in; the next or the one before where the code is all there is of it."""
     begin = text.rfind("\n", 0, match.start()) + 1
     end = text.find("\n", match.end())
     line = text[begin : end if end >= 0 else len(text)].strip()
-    if line == match[0] and end >= 0:
-        return text[end + 1 : end + 1 + LONGEST].strip().split("\n", 1)[0]
+    if line == match[0]:
+        behind = text[end + 1 : end + 1 + LONGEST].strip() if end >= 0 else ""
+        before = text[max(0, begin - LONGEST) : begin].strip()
+        return (behind.split("\n", 1)[0] if behind else before.rsplit("\n", 1)[-1]) or line
     return line[:LONGEST]
 
 

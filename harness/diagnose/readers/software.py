@@ -55,7 +55,7 @@ _WHICH = re.compile(
 _ASKS_PATH = re.compile(r"^(?:sudo )?(?:which|command -v|type|whereis|ls|stat|find|test)\b")
 _ASKED_WHICH = re.compile(r"^(?:sudo )?(?:which|command -v)\s+(\S+)")
 _AGENT_VERSION = re.compile(
-    r"\bazure-proxy-agent\b.*--version|proxyagent.*version|GuestProxyAgent.*--version", re.IGNORECASE
+    r"\bazure-proxy-agent\b.*-version|proxyagent.*version|GuestProxyAgent.*--version", re.IGNORECASE
 )
 _NUMBER = re.compile(r"(?:azure-proxy-agent |Version:? )?v?(\d{1,4}(?:\.\d{1,9}){1,3})")
 

@@ -148,7 +148,8 @@ def _extensions(value: object, section: Section, begin: int, end: int) -> Iterat
     for item in objects(value)[:_MOST_STATUSES] if isinstance(value, list) else []:
         plain = members(item)
         body = {**plain, **members(plain.get("properties"))}
-        publisher, kind = text(body.get("publisher")), text(body.get("typepropertiestype") or body.get("type"))
+        publisher = text(body.get("publisher"))
+        kind = text(body.get("typepropertiestype") or body.get("extensiontype") or body.get("type"))
         if not publisher or not kind:
             continue
         kind = kind.rsplit("/", 1)[-1]
@@ -156,6 +157,13 @@ def _extensions(value: object, section: Section, begin: int, end: int) -> Iterat
             section.at(_find(section, kind, begin, end)), f"{publisher}.{kind}",
             text(body.get("typehandlerversion")), None, text(body.get("provisioningstate")), None, None,
         )  # fmt: skip
+        if view := members(body.get("instanceview")):
+            yield from _of_extension({"type": f"{publisher}.{kind}", **view}, section, begin, end)
+
+
+def of_extensions(value: object, section: Section, begin: int, end: int) -> Iterator[Found]:
+    """az vm extension list or show, Get-AzVMExtension, REST."""
+    yield from _extensions(objects(value), section, begin, end)
 
 
 def of_view(view: Mapping[str, Any], section: Section, begin: int, end: int) -> Iterator[Found]:

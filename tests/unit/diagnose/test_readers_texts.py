@@ -510,3 +510,86 @@ def test_a_run_commands_output() -> None:
     assert found.of(f.KernelRelease)[0].release == "5.15.0-1064-azure"
     assert found.of(f.KernelRelease)[0].source.line == 1
     assert found.of(f.Filesystems)[0].cgroup2
+
+
+def test_kernel_messages_name_no_machine() -> None:
+    text = (
+        "[    0.000000] Linux version 5.4.0-1109-azure (buildd@x) (gcc) #1\n"
+        "[    0.000000] Command line: BOOT_IMAGE=/vmlinuz root=PARTUUID=x ro cgroup_enable=memory\n"
+        "[    1.234567] systemd[1]: Detected virtualization microsoft.\n"
+    )
+    found = read(text, "dmesg")
+    assert not found.of(f.Identity)
+    assert [entry.identifier for entry in found.of(f.UnitLog)] == ["kernel"] * 3
+    assert found.of(f.KernelRelease)[0].release == "5.4.0-1109-azure"
+    assert found.of(f.CommandLine)[0].get("cgroup_enable") == "memory"
+
+
+def test_other_logs_name_no_machine() -> None:
+    for line in (
+        "2026-11-24T10:00:02.109771Z ERROR ExtHandler ExtHandler Event: name=x [1]: y",
+        "2026-11-24 10:00:00 INFO something[1]: y",
+        "2026-11-24T10:00:00.123Z [INFO]    a[1]: y",
+        "2026-11-24 10:00:00,123 - util.py[DEBUG]: y",
+    ):
+        assert not read(line).of(f.Identity)
+    for name in ("localhost", "localhost.localdomain"):  # before the machine has its name
+        assert not read(f"Nov 24 10:00:00 {name} systemd[1]: x").of(f.Identity)
+
+
+def test_extensions_of_a_machine() -> None:
+    row = {"name": "x", "publisher": "Microsoft.CPlat.ProxyAgent", "typePropertiesType": "ProxyAgentLinux",
+           "type": "Microsoft.Compute/virtualMachines/extensions", "typeHandlerVersion": "1.0",
+           "provisioningState": "Failed",
+           "instanceView": {"statuses": [{"code": "Failed/6", "message": "not supported"}]}}  # fmt: skip
+    for value in ([row], row, pascal([row]), {**row, "properties": row}):
+        listed, viewed = read(json.dumps(value)).of(f.ExtensionStatus)
+        assert (listed.name, listed.status) == ("Microsoft.CPlat.ProxyAgent.ProxyAgentLinux", "Failed")
+        assert viewed.message == "not supported"
+
+
+def test_small_files_and_their_names() -> None:
+    assert read("1.0.30\n", "azure-proxy-agent-version.txt").of(f.AgentVersion)[0].version == "1.0.30"
+    assert read("vm7\n", "hostname").of(f.Identity)[0].value == "vm7"
+    assert read("5.10.0-32-amd64\n", "x").of(f.KernelRelease)[0].release == "5.10.0-32-amd64"
+    assert read("quiet ro\n", "proc/cmdline").of(f.CommandLine)[0].words == ("quiet", "ro")
+    config = '{"latchKeyFolder": "/k", "monitorIntervalInSeconds": 60, "cgroupRoot": "/sys/fs/cgroup"}'
+    assert read(config).of(f.AgentConfig)[0].values["monitorIntervalInSeconds"] == 60
+    folder = "/var/lib/waagent/Microsoft.CPlat.ProxyAgent.ProxyAgentLinux-1.0.30/c"
+    environment = json.dumps([{"handlerEnvironment": {"configFolder": folder}}])
+    assert read(environment).of(f.ExtensionInstalled)[0].version == "1.0.30"
+
+
+def test_packages_and_paths() -> None:
+    text = (
+        "root@vm1:~# rpm -q azure-proxy-agent\npackage azure-proxy-agent is not installed\n"
+        "root@vm1:~# ls -l /var/lib/azure-proxy-agent/keys\ntotal 4\n"
+        "-rw------- 1 root root 200 Nov 24 10:00 9cf8.key\n"
+        "root@vm1:~# stat /usr/sbin/azure-proxy-agent\n"
+        "stat: cannot statx '/usr/sbin/azure-proxy-agent': No such file or directory\n"
+        "root@vm1:~# azure-proxy-agent --status\n-bash: azure-proxy-agent: command not found\n"
+    )
+    found = read(text)
+    assert [(one.name, one.installed) for one in found.of(f.Package)] == [("azure-proxy-agent", False)]
+    assert [(seen.path, seen.exists) for seen in found.of(f.PathSeen)] == [
+        ("/var/lib/azure-proxy-agent/keys/9cf8.key", True),
+        ("/usr/sbin/azure-proxy-agent", False),
+        ("azure-proxy-agent", False),
+    ]
+
+
+def test_the_agents_lines_on_the_console() -> None:
+    text = "[  OK  ] Started x\n2026-11-24T10:00:01.123Z azure-proxy-agent_1.0.30(812) - Failed to x\n[FAILED] y\n"
+    found = read(text, "serial.log")
+    assert [event.message for event in found.of(f.AgentLogEvent)] == ["Failed to x"]
+    assert found.of(f.AgentVersion)[0].version == "1.0.30"
+
+
+def test_cloud_inits_long_status() -> None:
+    text = "status: error\ndetail:\nDataSourceAzure [seed=/dev/sr0]\nerrors:\n\t- azure-proxy-agent not found\n"
+    (state,) = read(text).of(f.CloudInitState)
+    assert (state.status, state.datasource, state.errors) == (
+        "error",
+        "DataSourceAzure",
+        ("azure-proxy-agent not found",),
+    )
