@@ -221,7 +221,7 @@ def _capacity(environment: Environment, whose: str, entries: int, batch: int) ->
         load_again(environment.loaded, sizes) as loaded,
         redirect(environment.lab, loaded, environment.way) as redirection,
     ):
-        kept, lost = _fill_up(redirection, count, batch)
+        kept, lost = _fill_up(redirection, entries, count, batch)
     evidence = {"entries": entries, "all there with": kept, "first lost within": lost or f"more than {count}"}
     summary = (
         f"every record is there with {kept} connections open; one is lost within {lost}"
@@ -234,7 +234,7 @@ def _capacity(environment: Environment, whose: str, entries: int, batch: int) ->
     return Result(name, title, Outcome.PASS, summary, evidence)
 
 
-def _fill_up(redirection: Redirection, count: int, batch: int) -> tuple[int, int]:
+def _fill_up(redirection: Redirection, entries: int, count: int, batch: int) -> tuple[int, int]:
     """Open connections by batches; the last number with every record there, and the first with one lost (0: none)."""
     request = Request.to(IMDS, behaviour="many", options={"count": count, "batch": batch}, patience=10)
     ports: list[int] = []
@@ -247,5 +247,5 @@ def _fill_up(redirection: Redirection, count: int, batch: int) -> tuple[int, int
             if "ports" not in seen.notes:
                 return len(ports), 0
             ports += seen.notes["ports"]
-            if any(redirection.audit(port) is None for port in ports):
+            if maps.unrecorded(redirection.audit_map, ports, entries):
                 return len(ports) - batch, len(ports)

@@ -48,6 +48,7 @@ class Command(IntEnum):
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     PROG_QUERY = 16
+    MAP_LOOKUP_BATCH = 24
     LINK_CREATE = 28
     LINK_GET_FD_BY_ID = 30
     LINK_GET_NEXT_ID = 31
@@ -195,6 +196,31 @@ def map_keys(fd: Fd, key_size: int, limit: int = 1 << 20) -> Iterator[bytes]:
         yield following.raw
         key.raw = following.raw
         pointer = _address(key)
+
+
+def map_keys_at_once(fd: Fd, key_size: int, value_size: int, entries: int) -> set[bytes] | None:
+    """All keys of a hash map of so many entries, by BPF_MAP_LOOKUP_BATCH (5.6); None where the kernel has it not."""
+    keys = ctypes.create_string_buffer(key_size * entries)
+    values = ctypes.create_string_buffer(value_size * entries)
+    following = ctypes.create_string_buffer(max(key_size, 4))  # where the walk is: opaque
+    found: set[bytes] = set()
+    begin = 0
+    while True:
+        attribute = struct.pack(
+            "=4QIIQQ", begin, _address(following), _address(keys), _address(values), entries, fd.fileno(), 0, 0
+        )
+        buffer = ctypes.create_string_buffer(attribute, len(attribute))
+        call = (_SYSCALL[platform.machine()], int(Command.MAP_LOOKUP_BATCH), buffer, len(attribute))
+        number = ctypes.get_errno() if _libc.syscall(*call) < 0 else 0
+        if number in (errno.EINVAL, errno.EOPNOTSUPP, 524):  # 524: ENOTSUPP, a map type without it
+            return None
+        if number not in (0, errno.ENOENT):  # ENOENT: that was all
+            raise BpfError("read a map's keys at once", number)
+        (count,) = struct.unpack_from("=I", buffer.raw, 32)
+        found.update(key for (key,) in struct.iter_unpack(f"{key_size}s", keys.raw[: key_size * count]))
+        if number:
+            return found
+        begin = _address(following)
 
 
 @dataclass(frozen=True)

@@ -199,8 +199,9 @@ def many(request: Request, stage: Stage) -> Seen:
             for _ in range(min(batch, count - len(ports))):
                 client = tcp_socket(request)
                 client.connect((request.address, request.port))
-                ports.append(client.getsockname()[1])
-                kept += [client, listener.accept()[0]]
+                accepted, (_, port) = listener.accept()
+                ports.append(port)
+                kept += [client, accepted]
             stage(Seen(notes={"ports": ports[-batch:]}))
         return Seen(notes={"done": len(ports)})
 

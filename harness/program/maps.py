@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.kernel import bpf
@@ -113,3 +113,12 @@ def audit_record(audit_map: bpf.Fd, source_port: int) -> AuditRecord | None:
     """Who made the TCP connection that comes from this port, as the redirector saw it."""
     raw = bpf.map_lookup(audit_map, audit_key(source_port), LAYOUTS["audit_map"].value_size)
     return None if raw is None else AuditRecord.unpack(raw)
+
+
+def unrecorded(audit_map: bpf.Fd, source_ports: Sequence[int], entries: int) -> bool:
+    """Whether one of these TCP connections has no record, in a map of so many entries."""
+    layout = LAYOUTS["audit_map"]
+    keys = bpf.map_keys_at_once(audit_map, layout.key_size, layout.value_size, entries)
+    if keys is None:  # a kernel before 5.6: one by one
+        return any(audit_record(audit_map, port) is None for port in source_ports)
+    return not keys.issuperset(map(audit_key, source_ports))
