@@ -56,6 +56,7 @@ def reduce(tree: Path, root: Path, release: str) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(_content(path))
             wanted += set(_dependencies(target)) - (there - files.keys())
+            wanted += _there(_wishes(target), files)
     run(["depmod", "-b", root, release])
 
 
@@ -63,16 +64,43 @@ _OTHER = "give the package or the directory that has the rest of its modules, or
 
 
 def load_order(modules: Path, names: Sequence[str]) -> list[Path]:
-    """The files of these modules as far as there are any, each after those that it depends on."""
+    """The files of these modules as far as there are any, each after those that it depends on or wants before it."""
     dependencies: dict[str, list[str]] = {}
     for line in _lines(modules / "modules.dep"):
-        name, _, needs = line.partition(":")
-        dependencies[name] = needs.split()
+        file, _, needs = line.partition(":")
+        dependencies[file] = needs.split()
+    files = {_name(Path(file)): file for file in dependencies}
+    wishes = dict(_soft(line) for line in _lines(modules / "modules.softdep") if line.startswith("softdep "))
     order: dict[str, None] = {}
-    for name, needed in dependencies.items():
-        if Path(name).stem in names:
-            order |= dict.fromkeys([*reversed(needed), name])  # modules.dep lists the nearest first
-    return [modules / name for name in order]
+    for file, needed in dependencies.items():
+        if _name(Path(file)) in {name.replace("-", "_") for name in names}:
+            for each in (*reversed(needed), file):  # modules.dep lists the nearest first
+                for wish in _there(wishes.get(_name(Path(each)), ()), files):
+                    order |= dict.fromkeys([*reversed(dependencies[files[wish]]), files[wish]])
+                order[each] = None
+    return [modules / file for file in order]
+
+
+def _soft(line: str) -> tuple[str, list[str]]:
+    """A line of modules.softdep: `softdep ext4 pre: crc32c post: …`; the module, and what it wants before it."""
+    _, name, *words = line.split()
+    return name.replace("-", "_"), _before(words)
+
+
+def _before(words: Sequence[str]) -> list[str]:
+    found, wanted = [], False
+    for word in words:
+        if word in ("pre:", "post:"):
+            wanted = word == "pre:"
+        elif wanted:
+            found.append(word.replace("-", "_"))
+    return found
+
+
+def _there(wishes: Iterable[str], files: Iterable[str]) -> list[str]:
+    """Of what modules want before them, what is there. ext4 wants the algorithm crc32c: the module crc32c_generic."""
+    there = set(files)
+    return [name for wish in wishes for name in (wish, f"{wish}_generic") if name in there]
 
 
 def _modules(tree: Path) -> Iterator[Path]:
@@ -104,3 +132,9 @@ def _dependencies(module: Path) -> list[str]:
     found = re.search(rb"\0depends=([^\0]{0,4096})\0", module.read_bytes())
     names = found.group(1).decode("ascii", "replace") if found else ""
     return [name.replace("-", "_") for name in names.split(",") if name]
+
+
+def _wishes(module: Path) -> list[str]:
+    """What the fields softdep of a module's section .modinfo want before it; it can do without."""
+    found = re.findall(rb"\0softdep=([^\0]{0,4096})(?=\0)", module.read_bytes())
+    return [name for field in found for name in _before(field.decode("ascii", "replace").split())]

@@ -64,9 +64,9 @@ def bzimage(kernel: bytes | None = None, *, release: str = RELEASE, pack: str = 
     return bytes(setup) + bytes(16) + payload + b"after"
 
 
-def module(depends: str = "") -> bytes:
+def module(depends: str = "", softdep: str = "") -> bytes:
     """A kernel module, as far as its dependencies are read (and depmod finds it an ELF file)."""
-    info = f"\0license=GPL\0depends={depends}\0".encode()
+    info = f"\0license=GPL\0depends={depends}\0{f'softdep={softdep}' if softdep else ''}\0".encode()
     names = b"\0.modinfo\0.shstrtab\0.symtab\0.strtab\0"
     at = 64 + 5 * 64
     header = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, 64, 0, 64, 0, 0, 64, 5, 2)
