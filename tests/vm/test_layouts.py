@@ -49,11 +49,14 @@ def test_a_layout_and_what_comes_of_it(kernel: Kernel, layout: Cgroup) -> None:
 
 @pytest.mark.parametrize("kernel", ["bookworm"], indirect=True)
 def test_records_on_many_cpus(kernel: Kernel) -> None:
-    """The LRU map of the agent's size: with more processors, records are lost before it is full."""
-    kept = {}
-    for cpus in (1, 8):
-        found = results(Machine(kernel, cpus=cpus), "verify", "--only", "audit.capacity")
-        for id in ("audit.capacity.agent", "audit.capacity.ours"):
-            kept[id, cpus] = found[id].evidence["all there with"]
-    assert kept["audit.capacity.agent", 8] <= kept["audit.capacity.agent", 1]  # type: ignore[operator]
-    assert kept["audit.capacity.ours", 8] > 200  # type: ignore[operator]
+    """An LRU map with a free list for each processor drops records before it is full; ours is large enough for that.
+
+    How early depends on which processors the clients run on: 128 to 160 of 200 with one or two, 72 to 128 with eight.
+    """
+    found = results(Machine(kernel, cpus=8), "verify", "--only", "audit.capacity")
+    kept = {id: result.evidence["all there with"] for id, result in found.items()}
+    agents, ours = kept["audit.capacity.agent"], kept["audit.capacity.ours"]
+    assert isinstance(agents, int)
+    assert isinstance(ours, int)
+    assert 0 < agents < 200 < 10 * agents <= ours
+    assert found["audit.capacity.agent"].evidence["first lost within"]
