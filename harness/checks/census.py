@@ -59,12 +59,14 @@ def measure(redirections: Mapping[str, Redirection], rows: Sequence[Row] = ROWS)
 def _run(redirections: Mapping[str, Redirection], rows: Sequence[Row]) -> dict[str, dict[str, Verdicts]]:
     with ExitStack() as stack, programs.build({row.program for row in rows if row.program}) as built:
         runs = {name: stack.enter_context(_running(redirection)) for name, redirection in redirections.items()}
+        # Little patience is of those that wait it out: the others start and end meanwhile.
+        waiting_first = sorted(rows, key=lambda row: row.patience)
         for run in runs.values():
-            for row in rows:
+            for row in waiting_first:
                 if not row.program:
                     run.start(row)
         for run in runs.values():
-            for row in rows:
+            for row in waiting_first:
                 if row.program:
                     run.start(row, built(row.program))
         for run in runs.values():
@@ -222,8 +224,7 @@ def _running(redirection: Redirection) -> Iterator[_Running]:
         Place.OUTSIDE: lab.outside_cgroup,
         Place.LATE: late,
     }
-    lab.accepted()
-    lab.captured()
+    lab.since()
     with ExitStack() as groups:
         for group in (below, late):
             groups.callback(_remove, cgroups.make(group))

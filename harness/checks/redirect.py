@@ -72,8 +72,7 @@ def look(redirection: Redirection, request: Request) -> Sides:
 def look_all(redirection: Redirection, requests: Sequence[Request]) -> list[Sides]:
     """Send clients, all at once, and take the four sides of each."""
     lab = redirection.lab
-    lab.accepted()
-    lab.captured()
+    lab.since()
     return sides(redirection, list(zip(requests, ask_all(lab, requests), strict=True)))
 
 
@@ -86,9 +85,9 @@ def ask_all(lab: Lab, requests: Sequence[Request]) -> list[Seen]:
 
 def sides(redirection: Redirection, done: Sequence[tuple[Request, Seen]]) -> list[Sides]:
     """The four sides of what clients have just done."""
-    lab = redirection.lab
-    accepted = {accept.port: accept for accept in lab.accepted()}
-    sent = [packet for packet in lab.captured() if packet.opens and packet.source == topology.VM_ADDRESS]
+    accepts, packets = redirection.lab.since()
+    accepted = {accept.port: accept for accept in accepts}
+    sent = [packet for packet in packets if packet.opens and packet.source == topology.VM_ADDRESS]
     # The kernel may give the proxy, whose destination is another, the port that a client has.
     proxys = {port for accept in accepted.values() for port in accept.endpoint_ports}
     return [_sides(redirection, request, seen, accepted.get(seen.source_port), sent, proxys) for request, seen in done]
@@ -221,8 +220,7 @@ def _skipped(redirection: Redirection) -> Result:
     """A process of skip_process_map: it must be there before it connects, so the client waits for it."""
     found = Findings()
     lab, request = redirection.lab, Request.to(IMDS, behaviour="wait")
-    lab.accepted()
-    lab.captured()
+    lab.since()
     with lab.client(request) as client:
         client.seen()
         maps.skip(redirection.skip_map, client.pid)

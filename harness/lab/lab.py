@@ -121,15 +121,14 @@ class Lab:
 
     def accepted(self) -> list[Accepted]:
         """What the proxy accepted since the last call, in order."""
-        return [
-            Accepted(
-                row["port"],
-                row["record"] and maps.AuditRecord(**row["record"]),
-                tuple(row["asked"]),
-                tuple(row["endpoint_ports"]),
-            )
-            for row in self.proxy.call("accepted")
-        ]
+        return [_accepted(row) for row in self.proxy.call("accepted")]
+
+    def since(self) -> tuple[list[Accepted], list[Packet]]:
+        """accepted() and captured() by one wait: both workers are asked at once."""
+        self.proxy.post("accepted")
+        self.fabric.post("captured")
+        rows, (packets, dropped) = self.proxy.reply("accepted")[0], self.fabric.reply("captured")[0]
+        return [_accepted(row) for row in rows], _packets(packets, dropped)
 
     def renewed(self) -> Lab:
         """As if it had just been built: its workers forget what they saw, and its proxy has another nonce."""
@@ -147,10 +146,18 @@ class Lab:
 
     def captured(self) -> list[Packet]:
         """What crossed the veth since the last call. Raises HarnessError when the kernel dropped some of it."""
-        packets, dropped = self.fabric.call("captured")
-        if dropped:
-            raise HarnessError("see all that crossed the veth", f"{dropped} packets were dropped", "run it again")
-        return [Packet(**packet) for packet in packets]
+        return _packets(*self.fabric.call("captured"))
+
+
+def _accepted(row: Mapping[str, Any]) -> Accepted:
+    record = row["record"] and maps.AuditRecord(**row["record"])
+    return Accepted(row["port"], record, tuple(row["asked"]), tuple(row["endpoint_ports"]))
+
+
+def _packets(packets: Sequence[Mapping[str, Any]], dropped: int) -> list[Packet]:
+    if dropped:
+        raise HarnessError("see all that crossed the veth", f"{dropped} packets were dropped", "run it again")
+    return [Packet(**packet) for packet in packets]
 
 
 @contextmanager

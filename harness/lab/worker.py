@@ -72,9 +72,25 @@ class Worker:
 
         Raises HarnessError with what the handler raised, or when the worker is gone or does not answer.
         """
-        attempted = f"have the lab's {self.name} do `{function}`"
+        self.post(function, descriptors, **arguments)
+        return self.reply(function)
+
+    def post(self, function: str, /, descriptors: Sequence[int] = (), **arguments: Any) -> None:
+        """Call a handler, whose answer is to be fetched by reply(): other workers can be called meanwhile."""
         try:
             socket.send_fds(self._socket, [json.dumps([function, arguments]).encode()], list(descriptors))
+        except TimeoutError as error:
+            raise HarnessError(self._attempted(function), f"not taken within {_PATIENCE:g} s") from error
+        except OSError as error:
+            raise HarnessError(self._attempted(function), f"its process is gone ({error.strerror})") from error
+
+    def _attempted(self, function: str) -> str:
+        return f"have the lab's {self.name} do `{function}`"
+
+    def reply(self, function: str) -> tuple[Any, list[int]]:
+        """The answer to post(), as call_with_descriptors() gives it."""
+        attempted = self._attempted(function)
+        try:
             packet, received, flags, _ = socket.recv_fds(self._socket, _PACKET, _DESCRIPTORS)
         except TimeoutError as error:
             raise HarnessError(attempted, f"no answer within {_PATIENCE:g} s") from error

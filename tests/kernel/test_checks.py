@@ -140,7 +140,8 @@ def test_check_fails_for_the_right_reason(
 def test_untouched_fails_when_the_capture_sees_nothing(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Lab, "captured", lambda lab: [])
+    since = Lab.since
+    monkeypatch.setattr(Lab, "since", lambda lab: (since(lab)[0], []))
     result = by_id(redirect.untouched(environment))["untouched.other-address"]
     assert result.outcome is Outcome.FAIL
     assert "nothing of the client crossed the veth" in result.summary
