@@ -65,6 +65,11 @@ def version_of(text: str) -> tuple[int, ...] | None:
     return tuple(int(part) for part in match.group().split(".")) if match else None
 
 
+def first_line(text: str, most: int = 200) -> str:
+    """The first line that has something, at most so many characters of it; empty where there is none."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:most]
+
+
 def part_of(message: Message) -> str:
     """Which part of the agent says a message of this form."""
     return EBPF if message.form in REDIRECTOR_FORMS or message.form is Form.GAVE_UP else KEY

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from harness.diagnose import facts as f
-from harness.diagnose.case import EBPF, Case
+from harness.diagnose.case import EBPF, Case, first_line
 from harness.diagnose.facts import Evidence
 from harness.diagnose.rule import Ask, Finding, Role, Rule, Sure, Tried
 from harness.diagnose.rules import RULES, keys
@@ -182,9 +182,8 @@ def _what_is_known(case: Case) -> str:
     rows = [f"{name} {part[0].status or 'without a status'}" for name, part in case.parts.items()]
     if rows:
         return "Nothing wrong is shown, and not that all is well: " + ", ".join(rows[:5]) + "."
-    if case.standing:
-        told = next(iter(case.standing.values()))
-        return f"The agent says `{told.text.splitlines()[0][:160]}`; the rest of its status is not shown."
+    if words := next((line for said in case.standing.values() if (line := first_line(said.text, 160))), ""):
+        return f"The agent says `{words}`; the rest of its status is not shown."
     if case.unit and case.unit.active == "active":
         return "The agent's service runs; whether it is set up and holds a key, only its status.json would show."
     if case.model:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.diagnose import facts as f
-from harness.diagnose.case import CHAIN, EBPF, KEY, LISTENER, Case, all_disabled
+from harness.diagnose.case import CHAIN, EBPF, KEY, LISTENER, Case, all_disabled, first_line
 from harness.diagnose.rule import Ask, Because, Finding, Role, Rule, Sure, because
 from harness.diagnose.rules import keys
 from harness.diagnose.rules.attach import OUR_PROGRAMS
@@ -60,7 +60,8 @@ def unhealthy(case: Case) -> Iterator[Finding]:
         module, source, _ = part
         if name == LISTENER and module.message:
             continue
-        words = f": {module.message.splitlines()[0][:200]}" if module.message else ", without a message"
+        message = first_line(module.message or "")
+        words = f": {message}" if message else ", without a message"
         quiet = module.status == "UNKNOWN" and not module.message
         yield Finding(
             more.PART_NOT_RUNNING,
