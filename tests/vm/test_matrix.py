@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import signal
@@ -31,14 +30,16 @@ BOTH = ("--kernels", "bullseye,bookworm", "--checks", "load,attach,redirect")
 both_kernels = pytest.mark.parametrize("kernel", ["bullseye"], indirect=True)  # bookworm is every other test's
 
 
+def fresh(path: Path, style: Style) -> str:
+    """An object with bytes at its end that no run has seen before."""
+    path.write_bytes(build(style).read_bytes() + secrets.token_bytes(16))
+    return str(path)
+
+
 @pytest.fixture
 def objects(tmp_path: Path) -> tuple[str, str]:
-    """An object as the agent's were and one as they are, with bytes at their ends that no run has seen before."""
-    paths = []
-    for name, style in (("old-style.o", Style.FIXED), ("co-re.o", Style.CO_RE)):
-        path = tmp_path / name
-        path.write_bytes(build(style).read_bytes() + secrets.token_bytes(16))
-        paths.append(str(path))
+    """An object as the agent's were, and one as they are."""
+    paths = (fresh(tmp_path / "old-style.o", Style.FIXED), fresh(tmp_path / "co-re.o", Style.CO_RE))
     return "--objects", ",".join(paths)
 
 
@@ -78,17 +79,16 @@ def test_two_kernels_and_four_programs(kernel: Kernel, objects: tuple[str, str],
     assert len(re.findall(r" \(kept\)$", again, re.MULTILINE)) == 8
 
     worse = tmp_path / "co-re.o"
-    worse.write_bytes(build(Style.BUG_NULL_CHECK).read_bytes())
+    fresh(worse, Style.BUG_NULL_CHECK)
     said = matrix(*BOTH, *objects, "--baseline", str(baseline), status=1)
     assert "worse   bullseye × co-re.o load.connect4: the verifier refused" in said
     assert "6 of 8 kept from before" in said
 
-    old = json.loads(matrix("--programs", "none", *BOTH, "--objects", str(worse), "--json", "-", status=1))
-    broken = tmp_path / "old.json"
-    broken.write_text(json.dumps(old))
+    broken = tmp_path / "broken.json"
+    matrix("--programs", "none", *BOTH, "--objects", str(worse), "--json", str(broken), status=1)
     said = matrix("--programs", "none", *BOTH, "--objects", str(worse), "--baseline", str(broken))
     assert "nothing changed compared with the baseline; 1 program on 2 kernels: 2 of 2 pairs fail" in said
-    worse.write_bytes(build(Style.CO_RE).read_bytes())
+    fresh(worse, Style.CO_RE)
     said = matrix("--programs", "none", *BOTH, "--objects", str(worse), "--baseline", str(broken))
     assert "fixed   bullseye × co-re.o load.connect4" in said
 
