@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from harness.diagnose import binary, recognize, streams, tar_members, zip_members
+from harness.diagnose import binary, mail, recognize, streams, tar_members, zip_members
 from harness.diagnose.budget import Budget, Exhausted
 from harness.diagnose.decode import name_of, text_of
 from harness.diagnose.facts import Document, Evidence, Fact, NoteKind
@@ -86,6 +86,7 @@ class Intake:
         self._facts: list[Fact] = []
         self._documents: list[Document] = []
         self._folders: set[str] = set()  # of extensions, told once
+        self._mails = 0  # mails in mails that are being read
 
     def evidence(self) -> Evidence:
         return Evidence(self._facts, self._documents, self._budget.notes())
@@ -279,6 +280,8 @@ class Intake:
 
     def document(self, name: str, begin: bytes, end: bytes, dropped: int) -> None:
         """One document's bytes: all of them, or its beginning and its end with `dropped` bytes between."""
+        if not dropped and mail.is_mail(begin) and self._mail(name, begin):
+            return
         size = len(begin) + len(end) + dropped
         self._budget.spend("documents", 1)
         self._budget.spend("total", len(begin) + len(end))
@@ -298,6 +301,23 @@ class Intake:
         self._documents.append(Document(shown, size, kinds))
         if not kinds and not told and text.strip():
             self.note(NoteKind.NOT_UNDERSTOOD, name, "no reader knows what is in it")
+
+    def _mail(self, name: str, data: bytes) -> bool:
+        """Read a saved mail's texts and attachments; False where it is to be read as the text that it is."""
+        if self._mails >= self._limits.nesting:
+            return False
+        self._mails += 1
+        try:
+            parts = list(mail.parts(data))
+            for part, payload in parts:
+                self._climbs(f"{name}/{part}", part)
+                self.stream(f"{name}/{part}", Stream(iter([payload])), self._mails)
+        except ValueError as error:
+            self.note(NoteKind.DAMAGED, name, str(error))
+            return False
+        finally:
+            self._mails -= 1
+        return bool(parts)
 
     def _read(self, name: str, text: str, first: int) -> tuple[tuple[str, ...], bool]:
         """Add a text's facts and notes; gives what was recognized, and whether anything was told of it."""

@@ -11,6 +11,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,45 @@ def test_every_archive(how: str, tmp_path: Path) -> None:
     folder.mkdir()
     path.rename(folder / "b")
     check(intake.read([folder]), f"b{inner}/")
+
+
+def mail(*, page: bool = False) -> EmailMessage:
+    """A mail as a client saves it: quoted-printable, a wrapped and quoted text, a bundle attached."""
+    text = "Grüße,\n\n> root@vm1:~# uname -r\n> 5.4.0-1109-azure\n> root@vm1:~# mount | grep cgroup2\n> root@vm1:~#\n"
+    message = EmailMessage()
+    message["Subject"], message["From"], message["To"] = "MSP", "a@example.org", "b@example.org"
+    if page:
+        message.set_content(
+            "<p>" + text.replace("<", "&lt;").replace(">", "&gt;").replace("\n", "<br>\n"), subtype="html"
+        )
+    else:
+        message.set_content(text, charset="iso-8859-1", cte="quoted-printable")
+    message.add_attachment(gzip.compress(tar()), maintype="application", subtype="gzip", filename="logs.tar.gz")
+    return message
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_a_saved_mail(page: bool) -> None:
+    found = intake.read_bytes(mail(page=page).as_bytes(), "mail.eml")
+    assert [one.release for one in found.of(f.KernelRelease)] == ["5.4.0-1109-azure", "5.10.0-32-amd64"]
+    assert found.of(f.KernelRelease)[0].source.document == "mail.eml/part 1"
+    assert found.of(f.Mounts)[0].mounts == ()
+    assert found.of(f.AgentStatus)[0].source.document == "mail.eml/logs.tar.gz/logs/anything.dat"
+
+
+def test_mails_in_mails() -> None:
+    data = mail().as_bytes()
+    for _ in range(12):
+        outer = EmailMessage()
+        outer["Subject"] = "Fwd"
+        outer.add_attachment(data, maintype="application", subtype="octet-stream", filename="../m.eml")
+        data = outer.as_bytes()
+    found = intake.read_bytes(data, "m.eml")
+    assert len(found.documents) == 1
+    assert any("leads out of the archive" in note.what for note in found.notes)
+    flat = b"MIME-Version: 1.0\nContent-Type: message/rfc822\n\n" * 20_000 + FILES["logs/anything.dat"]
+    intake.read_bytes(flat, "m.eml")
+    intake.read_bytes(b"Content-Type: text/plain; charset=x\0y\nContent-Transfer-Encoding: base64\n\n%%%", "m.eml")
 
 
 def test_a_directory_and_files(tmp_path: Path) -> None:
