@@ -98,9 +98,13 @@ def _before(words: Sequence[str]) -> list[str]:
 
 
 def _there(wishes: Iterable[str], files: Iterable[str]) -> list[str]:
-    """Of what modules want before them, what is there. ext4 wants the algorithm crc32c: the module crc32c_generic."""
+    """Of what modules want before them, what is there.
+
+    A wish may be an algorithm: ext4 wants crc32c, or crypto-crc32c by kernel; the module crc32c_generic has it.
+    """
     there = set(files)
-    return [name for wish in wishes for name in (wish, f"{wish}_generic") if name in there]
+    plain = [wish.removeprefix("crypto_") for wish in wishes]
+    return [name for wish in plain for name in (wish, f"{wish}_generic") if name in there]
 
 
 def _modules(tree: Path) -> Iterator[Path]:

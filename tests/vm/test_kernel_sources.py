@@ -110,8 +110,6 @@ def test_the_kernel_that_a_disk_boots(kernel: Kernel, elsewhere: pytest.MonkeyPa
     verified(found)
     with pytest.raises(HarnessError, match=r"it has no virtio_pci"):
         spec.resolve(f"{raw},kernel=99.1.0-newer")
-    with pytest.raises(HarnessError, match=r"it has .*99\.1\.0-newer"):
-        spec.resolve(f"{raw},kernel=1.2.3")
 
 
 @pytest.mark.slow(reason="each kernel is fetched, and booted under TCG")

@@ -120,12 +120,13 @@ def test_modules_are_loaded_after_what_they_depend_on(tmp_path: Path) -> None:
     assert [path.name for path in modules.load_order(tree, ["c"])] == ["a.ko", "b.ko", "c.ko"]
 
 
-def test_what_a_module_wants_before_it_is_there_and_loaded_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wish", ["crc32c", "crypto-crc32c", "crc32c_generic"])
+def test_what_a_module_wants_before_it_is_there_and_loaded_first(wish: str, tmp_path: Path) -> None:
     """ext4, where it is a module, mounts nothing without the algorithm crc32c, and its dependencies do not say so."""
     place = f"lib/modules/{made.RELEASE}/kernel"
     files = {
         **made.FILES,
-        f"{place}/ext4.ko": made.module(softdep="pre: crc32c nothing post: soundcard"),
+        f"{place}/ext4.ko": made.module(softdep=f"pre: {wish} nothing post: soundcard"),
         f"{place}/crc32c_generic.ko": made.module(),
         f"lib/modules/{made.RELEASE}/modules.builtin": made.BUILT_IN.replace("kernel/fs/ext4/ext4.ko\n", "").encode(),
     }
