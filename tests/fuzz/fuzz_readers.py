@@ -1,7 +1,7 @@
 """The fuzz of everything that reads evidence, by atheris: `python -m tests.fuzz.fuzz_readers [SECONDS]` (make fuzz).
 
-The first byte of an input chooses what the rest is: a document, a part of one behind a reader's sign, a tar, a zip, or
-something packed. Looked for: an exception, a text that could drive a terminal, and work out of proportion. Seeds are
+The first byte of an input chooses what the rest is: a document, a part of one behind a sign, a tar, a zip, a mail,
+or something packed. Looked for: an exception, a text that could drive a terminal, and work out of proportion. Seeds are
 the corpora of evidence. A bounded run of the same target is part of the tests.
 """
 
@@ -38,7 +38,7 @@ def target(data: bytes) -> None:
     if not data:
         return
     before = time.process_time()
-    choice, rest = data[0] % 8, data[1:]
+    choice, rest = data[0] % 9, data[1:]
     if choice < 3:
         found = intake.read_bytes(rest, "document", limits=LIMITS)
     elif choice == 3:
@@ -51,6 +51,8 @@ def target(data: bytes) -> None:
         found = intake.read_bytes(b"PK\x03\x04" + rest, "bundle.zip", limits=LIMITS)
     elif choice == 6:
         found = intake.read_bytes(_tar(rest), "bundle.tar", limits=LIMITS)
+    elif choice == 7:
+        found = intake.read_bytes(b"MIME-Version: 1.0\nContent-Type: " + rest, "mail.eml", limits=LIMITS)
     else:
         packed = _PACK[len(rest) % 3](rest)
         found = intake.read_bytes(packed[: len(packed) - len(rest) % 5], "packed", limits=LIMITS)
