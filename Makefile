@@ -34,7 +34,7 @@ test-all: install-vagrant
 	@"$(BIN)"/python -m pytest -m 'slow or not slow' $(ARGS)
 
 vagrant-test: install-vagrant
-	@"$(BIN)"/python -m vagrant $(ARGS)
+	@exec "$(BIN)"/python -m vagrant $(ARGS)
 
 lint: install-dev
 	"$(BIN)"/ruff check $(CODE)
