@@ -37,7 +37,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", required=True, metavar="SPEC", help=_SPEC)
-    parser.add_argument("--cpus", type=int, metavar="N", help="processors of the guest (default 2)")
+    parser.add_argument("--cpus", type=int, metavar="N", help="processors of the guest (default 1)")
     parser.add_argument("--memory", type=int, metavar="MIB", help="its memory (default 512)")
     parser.add_argument(
         "--vary",

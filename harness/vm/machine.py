@@ -28,7 +28,7 @@ class Machine:
     """A kernel with its surroundings."""
 
     kernel: Kernel
-    cpus: int = 2
+    cpus: int = 1  # emulated, a second one costs more than it gives
     memory: int = 512  # MiB
     cgroup: Cgroup = Cgroup.V2
     lsm: str = ""  # the value of the kernel word lsm=; empty: what the kernel was built with
