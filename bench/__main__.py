@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import connect, diagnose, fleet, matrix, verify
+from bench import connect, diagnose, fleet, matrix, verify, vm
 
 BENCHMARKS = {
     "verify": verify.main,
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "diagnose": diagnose.main,
     "fleet": fleet.main,
     "matrix": matrix.main,
+    "vm": vm.main,
 }
 
 
