@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -24,7 +24,7 @@ from harness import interruption
 from harness.command import run, text
 from harness.errors import HarnessError
 from harness.kernel import packages, processes
-from harness.vm import apt, archives, cache, unpacked_kernel
+from harness.vm import apt, archives, cache, scratch, unpacked_kernel
 
 _START_SECONDS = 240  # the appliance alone takes 17 s on an idle machine under TCG; its first use builds it
 _SECONDS = 300  # for a command: a kernel's modules are the largest thing that is copied
@@ -44,26 +44,29 @@ class Appliance:
     def __enter__(self) -> Appliance:
         if shutil.which("guestfish") is None:
             raise HarnessError(self._attempted, "there is no guestfish", packages.install_hint([packages.GUESTFISH]))
-        self._work = tempfile.TemporaryDirectory(prefix="msp-guestfs-")
-        parent = os.getpid()
-        with processes.signals_held():
-            self._errors: IO[bytes] = tempfile.TemporaryFile(dir=self._work.name)
-            self._process = subprocess.Popen(
-                ["guestfish"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env=_environment(Path(self._work.name)),
-                start_new_session=True,  # libguestfs' QEMU and recovery process end with it
-                preexec_fn=lambda: processes.die_with_parent(parent),
-            )
+        self._stack = ExitStack()
         try:
+            self._start(self._stack.enter_context(scratch.directory("guestfs")))
             self._ask(f"add {_quoted(str(self._disk))} readonly:true format:{self._format}")
             self._ask("run", _START_SECONDS)
         except BaseException:
             self._end()
             raise
         return self
+
+    def _start(self, work: Path) -> None:
+        self._work, environment, parent = work, _environment(work), os.getpid()
+        with processes.signals_held():
+            self._errors: IO[bytes] = tempfile.TemporaryFile(dir=work)
+            self._process = subprocess.Popen(
+                ["guestfish"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=environment,
+                start_new_session=True,  # libguestfs' QEMU and recovery process end with it
+                preexec_fn=lambda: processes.die_with_parent(parent),
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,7 +99,7 @@ class Appliance:
             return ""
         if int(self._ask(f"filesize {_quoted(path)}")[0]) > largest:
             return ""
-        target = Path(self._work.name) / "text"
+        target = self._work / "text"
         self.download(path, target, largest)
         return text(target.read_bytes())
 
@@ -156,8 +159,7 @@ class Appliance:
                     with suppress(BrokenPipeError):
                         if stream is not None:
                             stream.close()
-        shutil.rmtree(self._work.name, ignore_errors=True)
-        self._work.cleanup()
+        self._stack.close()
 
 
 def _quoted(word: str) -> str:

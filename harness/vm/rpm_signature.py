@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.command import run, text
 from harness.errors import HarnessError
 from harness.kernel import packages
-from harness.vm import cache
+from harness.vm import cache, scratch
 
 KEYS = (
     Path("/etc/pki/rpm-gpg"),  # Fedora, RHEL and kin, Azure Linux
@@ -50,8 +49,8 @@ def verified(package: Path, *, allow_unsigned: bool) -> str:
     """
     if shutil.which("rpmkeys") is None:
         raise HarnessError(f"check {package.name}", "there is no rpmkeys", packages.install_hint([packages.RPM]))
-    with tempfile.TemporaryDirectory(prefix="msp-rpm-") as database:
-        options = ["--dbpath", database]
+    with scratch.directory("rpm") as database:
+        options = ["--dbpath", str(database)]
         for key in _keys():
             run(
                 ["rpmkeys", *options, "--import", key], timeout=_SECONDS, check=False
