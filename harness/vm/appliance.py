@@ -57,7 +57,7 @@ class Appliance:
     def _start(self, work: Path) -> None:
         self._work, environment, parent = work, _environment(work), os.getpid()
         with processes.signals_held():
-            self._errors: IO[bytes] = tempfile.TemporaryFile(dir=work)
+            self._errors: IO[bytes] = self._stack.enter_context(tempfile.TemporaryFile(dir=work))
             self._process = subprocess.Popen(
                 ["guestfish"],
                 stdin=subprocess.PIPE,
@@ -154,7 +154,6 @@ class Appliance:
                 with suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
-                self._errors.close()
                 for stream in (self._process.stdin, self._process.stdout):
                     with suppress(BrokenPipeError):
                         if stream is not None:
@@ -183,6 +182,7 @@ def _environment(work: Path) -> dict[str, str]:
         "HOME": str(work),
         "LC_ALL": "C.UTF-8",
         "TMPDIR": str(work),
+        "XDG_RUNTIME_DIR": str(work),  # for its sockets
         "LIBGUESTFS_BACKEND": "direct",
         "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg",
         "LIBGUESTFS_CACHEDIR": str(place),
