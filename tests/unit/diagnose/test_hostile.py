@@ -22,7 +22,7 @@ from harness.diagnose.limits import Limits
 from tests.unit.diagnose.bundles import assert_safe, read_apart
 
 GIB = 1 << 30
-PEAK = 450 << 20  # bytes of resident memory that no bundle may need
+PEAK = 250 << 20  # bytes of resident memory that no bundle may need
 STATUS = (
     b'{"timestamp": "2026-11-24T10:00:00Z", "proxyAgentStatus": {"version": "1.0.30", "status": "SUCCESS",'
     b' "keyLatchStatus": {"status": "RUNNING", "message": "", "states": {"keyGuid": "a"}}}}\n'
