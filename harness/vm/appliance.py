@@ -13,12 +13,10 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from harness import interruption
 from harness.command import run, text
@@ -28,6 +26,7 @@ from harness.vm import apt, archives, cache, scratch, unpacked_kernel
 
 _START_SECONDS = 240  # the appliance alone takes 17 s on an idle machine under TCG; its first use builds it
 _SECONDS = 300  # for a command: a kernel's modules are the largest thing that is copied
+_END_SECONDS = 10  # it takes a few hundredths of one
 _NAMES = 4096  # of a directory
 _MARK = "msp-harness: done"
 _ROOT = re.compile(r"/dev/[A-Za-z0-9/_.:+-]+|btrfsvol:[A-Za-z0-9/_.:+@-]+")
@@ -57,7 +56,7 @@ class Appliance:
     def _start(self, work: Path) -> None:
         self._work, environment, parent = work, _environment(work), os.getpid()
         with processes.signals_held():
-            self._errors: IO[bytes] = self._stack.enter_context(tempfile.TemporaryFile(dir=work))
+            self._errors = self._stack.enter_context((work / "errors").open("w+b"))
             self._process = subprocess.Popen(
                 ["guestfish"],
                 stdin=subprocess.PIPE,
@@ -148,16 +147,18 @@ class Appliance:
         return HarnessError(self._attempted, f"`{command}`: {last}", "-v shows more", detail="\n".join(lines[-40:]))
 
     def _end(self) -> None:
-        """End guestfish, its QEMU and whatever they started."""
+        """End guestfish with its QEMU: by itself, so that it removes its sockets; else by force."""
         if self._process is not None:
             with processes.signals_held():
-                with suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
                 for stream in (self._process.stdin, self._process.stdout):
                     with suppress(BrokenPipeError):
                         if stream is not None:
                             stream.close()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_END_SECONDS)
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
         self._stack.close()
 
 
@@ -182,7 +183,6 @@ def _environment(work: Path) -> dict[str, str]:
         "HOME": str(work),
         "LC_ALL": "C.UTF-8",
         "TMPDIR": str(work),
-        "XDG_RUNTIME_DIR": str(work),  # for its sockets
         "LIBGUESTFS_BACKEND": "direct",
         "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg",
         "LIBGUESTFS_CACHEDIR": str(place),
