@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         baseline = json.read(options.baseline) if options.baseline else None
     except HarnessError as error:
         return usage(str(error))
-    jobs = options.jobs or len(os.sched_getaffinity(0))
+    jobs = len(os.sched_getaffinity(0)) if options.jobs is None else options.jobs
     if jobs < 1 or (options.timeout is not None and options.timeout <= 0):
         return usage("--jobs and --timeout want numbers above 0")
     screen = console.console(stream(options))
