@@ -136,6 +136,7 @@ def _hanging(running: Running, doing: str, limit: str, console: str) -> Failed:
 
 
 BOOTING = "booting"
+PREPARING = "preparing what jobs need"
 WORKING = "doing the job"
 
 

@@ -8,12 +8,13 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import harness
 from harness.errors import HarnessError
+from harness.program import bundle
 from harness.report import Report, Result, json
 from harness.vm import accelerator, boot, failed, guest, limits, qemu, saved
 from harness.vm.failed import Failed
@@ -23,10 +24,10 @@ from harness.vm.limits import Limit
 from harness.vm.machine import Machine
 from harness.vm.qemu import Running
 from harness.vm.saved import Saved
-from harness.vm.server import PREPARE
 
 _PROGRAMS = ".programs"
-_COMPILED = ("verify", "reproduce", "agent", PREPARE)  # commands that load programs of ours
+_COMPILED = ("verify", "reproduce", "agent")  # commands that load programs of ours
+_PREPARED_FOR = ("verify", "--quick")  # the programs that a guest is prepared with
 _LIVE = re.compile("(the )?live kernel")  # what the guest calls itself in its Report's target
 
 
@@ -83,9 +84,10 @@ def _resumed(host: _Host, by: str, job: Job) -> Report:
     machine = host.machine
     name = saved.name(machine, host.guest, by)
     try:
-        found = saved.find(name) or saved.make(
-            machine, host.guest, by, name, lambda running: _prepare(host, by, running)
-        )
+        found = saved.find(name)
+        if found is None:
+            host.tell(f"booting {machine.kernel.release}, and saving it prepared: later jobs resume it")
+            found = saved.make(machine, host.guest, by, name, lambda running: _prepare(host, by, running))
     except _NotPrepared as error:
         return _booted(host, by, job, f", for none could be saved: {error}")
     try:
@@ -113,7 +115,7 @@ def _from_saved(host: _Host, by: str, found: Saved, job: Job) -> Report:
 def _booted(host: _Host, by: str, job: Job, why: str = "") -> Report:
     host.tell(f"booting {host.machine.kernel.release}{why}")
     with boot.cold(host.machine, host.guest, by) as running:
-        _ready(host, by, running)
+        _wait_for_boot(host, by, running)
         return _report(host, by, f"booted{why}", _perform(host, by, running, job), running)
 
 
@@ -126,24 +128,28 @@ class _NotBack(Exception):
 
 
 def _prepare(host: _Host, by: str, running: Running) -> None:
-    _ready(host, by, running)
+    """Wait for a booting guest, and have it make what every job needs."""
+    _wait_for_boot(host, by, running)
+    limit = limits.job(host.machine, by, _PREPARED_FOR)
+    running.send({"prepare": _given(_PREPARED_FOR, {})}, time.monotonic() + limit.seconds)
     try:
-        _perform(host, by, running, Job((PREPARE,)))
+        message = _received(running, limit, failed.PREPARING)
+        if "ready" not in message:
+            raise failed.without_report(_object(message.get("ended")), running)
     except Failed as error:
         raise _NotPrepared(f"{error}") from error
 
 
-def _ready(host: _Host, by: str, running: Running) -> None:
-    """Wait for a booting guest."""
-    limit = limits.boot(host.machine, by)
-    message = _received(running, limit, failed.BOOTING)
+def _wait_for_boot(host: _Host, by: str, running: Running) -> None:
+    """Raises Failed for a guest that does not come up, or is not what was asked for."""
+    message = _received(running, limits.boot(host.machine, by), failed.BOOTING)
     limits.remember(host.machine, by, time.monotonic() - running.began)
-    ready = message.get("ready")
-    problem = ready.get("cgroup") if isinstance(ready, dict) else "it said something else than that it is ready"
-    if problem:
-        remedy = "use another layout of cgroups: --vary cgroup=…"
+    if problem := _object(message.get("booted")).get("cgroup", "it said something else than that it has booted"):
         raise failed.failed(
-            "cgroup", f"cgroups cannot be laid out as {host.machine.cgroup}: {problem}", remedy, running
+            "cgroup",
+            f"cgroups cannot be laid out as {host.machine.cgroup}: {problem}",
+            "use another layout of cgroups: --vary cgroup=…",
+            running,
         )
 
 
@@ -160,25 +166,34 @@ def _perform(host: _Host, by: str, running: Running, job: Job, *, resumed: bool 
         raise _NotBack(last[-1] if last else f"it was silent for {start}")
     if not resumed:
         _received(running, start, failed.WORKING)
-    ended = _received(running, limit, failed.WORKING).get("ended")
-    return ended if isinstance(ended, dict) else {}
+    return _object(_received(running, limit, failed.WORKING).get("ended"))
+
+
+def _object(value: object) -> dict[str, Any]:
+    """What is to be an object of a message; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _message(job: Job) -> dict[str, Any]:
     """A job as the guest's server takes it: the time now, and randomness that no other copy has."""
-    files, environment = dict(job.files), {}
-    if job.arguments[0] in _COMPILED:
-        from harness.checks import programs  # other jobs load nothing
-
-        files[_PROGRAMS] = programs.bundle(job.arguments)
-        environment["MSP_HARNESS_PROGRAMS"] = _PROGRAMS
     return {
         "arguments": list(job.arguments),
-        "files": {name: base64.b64encode(content).decode() for name, content in files.items()},
-        "environment": environment,
+        **_given(job.arguments, job.files),
         "seed": base64.b64encode(os.urandom(64)).decode(),
         "time": time.time(),
     }
+
+
+def _given(arguments: Sequence[str], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Files and environment for a command: beside its own files the programs that it may load, compiled here."""
+    files, environment = dict(files), {}
+    if arguments[0] in _COMPILED:
+        from harness.checks import programs  # other jobs load nothing
+
+        files[_PROGRAMS] = programs.bundle(arguments)
+        environment[bundle.VARIABLE] = _PROGRAMS
+    content = {name: base64.b64encode(data).decode() for name, data in files.items()}
+    return {"files": content, "environment": environment}
 
 
 def _received(running: Running, limit: Limit, doing: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from harness.vm.qemu import Monitor, Running
 KIND = "saved"
 
 _MEMORY, _DEVICES, _RECORD = "memory", "devices", "saved.json"
-_VERSION = 1  # of how a guest is saved and prepared
+_VERSION = 2  # of how a guest is saved and prepared
 _BLOCK = 1 << 16  # bytes
 _SAVE_SECONDS = 60  # it takes a tenth of a second
 _CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]  # QEMU 4.1 and later

@@ -1,7 +1,8 @@
-"""PID 1 of a guest: one interpreter with all that a job needs imported, which forks a child for each job.
+"""PID 1 of a guest: one interpreter with all that a job needs imported, and a child of it that does the job.
 
-It is started by harness.vm.initramfs, says on its port that it is ready, and waits there; that is when a guest is
-saved. What it prints, and what the kernel prints, goes to the console, which has no other use.
+It is started by harness.vm.initramfs. The child prepares what every job needs, says on the port that it is ready, and
+waits there; that is when a guest is saved. A job gets a guest of its own, and the child is there already when it comes.
+What they print, and what the kernel prints, goes to the console, which has no other use.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ import signal
 import socket
 import struct
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness.checks import ready
 from harness.errors import HarnessError
 from harness.kernel import mounts
 from harness.report import Report
@@ -41,12 +41,10 @@ REPORT = "report.json"
 SCRIPT = "python"
 """A command line `python FILE …` runs a script that came with the job, in place of a command of msp-harness."""
 
-PREPARE = "prepare"
-"""A command line of this one word is the job that comes before a guest is saved."""
-
 _MACHINE = Path("/msp/machine.json")
 _PORTS = Path("/sys/class/virtio-ports")
 _CGROUP = Path("/sys/fs/cgroup")
+_JOB = Path("/tmp/job")  # its directory
 _WRITABLE = (Path("/tmp"), Path("/run"), Path("/dev/shm"))
 _IMPORTED = ("cli", "report", "kernel", "program", "verifier", "lab", "agent", "checks", "failures")
 _LATE = ("importlib.resources", "urllib.request", "rich.console", "rich.text", "rich.cells", "rich.table")
@@ -89,29 +87,44 @@ def _serve() -> None:
     _raise_loopback()
     _import()
     ports = _ports()
-    messages = os.open(ports[wire.PORT], os.O_RDWR | os.O_CLOEXEC)
+    port = _Port(os.open(ports[wire.PORT], os.O_RDWR | os.O_CLOEXEC))
     gc.collect()
     gc.freeze()  # a child that collects would else write to every page that it shares
-    _say(messages, ready={"release": os.uname().release, "cgroup": problem})
-    unpacker = wire.Unpacker()
-    waiting: list[_Waiting] = []
-    while piece := os.read(messages, 1 << 16):
-        for message in unpacker.feed(piece):
-            job = message["job"]
-            _set_clock(job["time"])
-            _seed(base64.b64decode(job["seed"]))
-            _say(messages, accepted={})
-            if job["arguments"] == [PREPARE]:
-                waiting.append(_prepare(job, ports))
-                _say(messages, ended={"status": 0, "report": None})
-            else:
-                _say(messages, ended=_run(job, ports, waiting.pop() if waiting else None))
+    port.say(booted={"release": os.uname().release, "cgroup": problem})
+    while True:
+        message = port.hear()
+        killed_before = _killed_for_memory()
+        _JOB.mkdir()
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            _be_job(message, port, ports)
+        while (ended := os.waitpid(-1, 0))[0] != child:  # PID 1 gets everybody's orphans
+            pass
+        port.say(ended=_told(os.waitstatus_to_exitcode(ended[1]), _killed_for_memory() - killed_before))
+        shutil.rmtree(_JOB, ignore_errors=True)
 
 
-def _say(port: int, **message: Mapping[str, Any]) -> None:
-    rest = memoryview(wire.packed(message))
-    while rest:
-        rest = rest[os.write(port, rest) :]
+class _Port:
+    """The way to the host."""
+
+    def __init__(self, descriptor: int):
+        self._descriptor = descriptor
+        self._unpacker = wire.Unpacker()
+        self._waiting: list[dict[str, Any]] = []
+
+    def say(self, **message: Mapping[str, Any]) -> None:
+        rest = memoryview(wire.packed(message))
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def hear(self) -> dict[str, Any]:
+        while not self._waiting:
+            piece = os.read(self._descriptor, 1 << 16)
+            if not piece:
+                raise HarnessError("hear the host", "its end of the port is closed")
+            self._waiting += self._unpacker.feed(piece)
+        return self._waiting.pop(0)
 
 
 def _mount(kind: str, place: Path, options: str = "") -> str:
@@ -190,96 +203,37 @@ def _seed(seed: bytes) -> None:
         fcntl.ioctl(device, _RNDRESEEDCRNG)
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    """A process that has built what every job needs, and waits for one on its pipe."""
-
-    pid: int
-    pipe: int
-
-    def hand(self, job: Mapping[str, Any], directory: Path) -> bool:
-        """Whether it was there to take the job."""
-        try:
-            with os.fdopen(self.pipe, "w") as pipe:
-                json.dump([job, str(directory)], pipe)
-        except OSError:
-            return False
-        return True
-
-
-def _prepare(job: Mapping[str, Any], ports: Mapping[str, str]) -> _Waiting:
-    """Fork the process of the next job, which then has nothing left to fork, to build or to read."""
-    told, tell = os.pipe()
-    gate, entry = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(told)
-        os.close(entry)
-        _be_prepared(job, ports, tell, gate)
-    os.close(tell)
-    os.close(gate)
-    os.read(told, 1)  # or its end
-    os.close(told)
-    return _Waiting(child, entry)
-
-
-def _be_prepared(job: Mapping[str, Any], ports: Mapping[str, str], tell: int, gate: int) -> NoReturn:
-    """The waiting process: never returns."""
-    from harness.checks import ready
-
-    directory = Path(tempfile.mkdtemp(prefix="prepare-"))
-    try:
-        _lay_out(job, directory)
-        if not ready.prepare():
-            print("guest: nothing could be prepared: each job builds its own", flush=True)
-    except BaseException:
-        traceback.print_exc()
-    os.chdir("/")
-    shutil.rmtree(directory, ignore_errors=True)
-    for name in job["environment"]:
-        os.environ.pop(name, None)
-    os.close(tell)
-    with os.fdopen(gate) as pipe:
-        given = pipe.read()
-    if not given:
-        os._exit(1)
-    taken, place = json.loads(given)
-    _be_job(taken, Path(place), ports)
-
-
-def _run(job: Mapping[str, Any], ports: Mapping[str, str], waiting: _Waiting | None) -> dict[str, Any]:
-    """Run a job in a process of its own: its exit status, its Report, and what may have kept it from one."""
-    killed_before = _killed_for_memory()
-    directory = Path(tempfile.mkdtemp(prefix="job-"))
-    sys.stdout.flush()
-    if waiting is not None and waiting.hand(job, directory):
-        child = waiting.pid
-    elif (child := os.fork()) == 0:
-        _be_job(job, directory, ports)
-    while (ended := os.waitpid(-1, 0))[0] != child:  # PID 1 gets everybody's orphans
-        pass
-    report = directory / REPORT
-    said = {
-        "status": os.waitstatus_to_exitcode(ended[1]),
+def _told(status: int, killed: int) -> dict[str, Any]:
+    """How a job ended: its exit status, its Report, and what may have kept it from one."""
+    report = _JOB / REPORT
+    return {
+        "status": status,
         "report": report.read_text() if report.exists() else None,
         "full": [str(place) for place in _WRITABLE if _full(place)],
-        "out_of_memory": _killed_for_memory() - killed_before,
+        "out_of_memory": killed,
     }
-    shutil.rmtree(directory, ignore_errors=True)
-    return said
 
 
-def _be_job(job: Mapping[str, Any], directory: Path, ports: Mapping[str, str]) -> NoReturn:
-    """The job's process: never returns."""
+def _be_job(message: Mapping[str, Any], port: _Port, ports: Mapping[str, str]) -> NoReturn:
+    """The job's process, from what prepares it to its end: never returns."""
     status = 1
     try:
         os.setsid()
-        for number, port in ((1, ports[wire.STDOUT]), (2, ports[wire.STDERR])):
-            device = os.open(port, os.O_WRONLY)
+        os.chdir(_JOB)
+        if "prepare" in message:
+            _take(message["prepare"])
+            port.say(ready={"lab": ready.prepare()})
+            message = port.hear()
+        job = message["job"]
+        _set_clock(job["time"])
+        _seed(base64.b64decode(job["seed"]))
+        port.say(accepted={})
+        for number, name in ((1, wire.STDOUT), (2, wire.STDERR)):
+            device = os.open(ports[name], os.O_WRONLY)
             os.dup2(device, number)
             os.close(device)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
-        _lay_out(job, directory)
+        _take(job)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         status = _command(job["arguments"])
         sys.stdout.flush()
@@ -291,14 +245,13 @@ def _be_job(job: Mapping[str, Any], directory: Path, ports: Mapping[str, str]) -
         os._exit(status)
 
 
-def _lay_out(job: Mapping[str, Any], directory: Path) -> None:
-    """Go where a job's files are, with its environment."""
-    os.chdir(directory)
-    for name, content in job["files"].items():
-        path = directory / name
+def _take(given: Mapping[str, Any]) -> None:
+    """Write files into the job's directory, where this process is, and set variables."""
+    for name, content in given["files"].items():
+        path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(content))
-    os.environ.update(job["environment"])
+    os.environ.update(given["environment"])
 
 
 def _command(arguments: list[str]) -> int:

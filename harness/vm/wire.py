@@ -1,9 +1,11 @@
 """What host and guest say to each other over the virtio-serial port `job`: JSON objects, each behind its length.
 
-    guest: {"ready": …}     once it has booted and is prepared; then it may be saved
-    host:  {"job": …}       command line, files, time, seed
+    guest: {"booted": …}    all is mounted and imported; why cgroups could not be laid out as wanted, if so
+    host:  {"prepare": …}   files and environment; where the guest is to be saved
+    guest: {"ready": …}     what every job needs is made: now it may be saved
+    host:  {"job": …}       command line, files, environment, time, seed
     guest: {"accepted": …}  it has the job: a resumed guest is alive
-    guest: {"ended": …}     exit status and report
+    guest: {"ended": …}     exit status and report; in place of ready, too, when what prepares ends
 
 A message is four bytes (its length in bytes, big-endian) and JSON in UTF-8. Bytes in it are base64.
 """

@@ -49,7 +49,7 @@ os.environ["LEFT"] = "1"
 LOOK = """
 ports = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
 found = [path for path in ("/tmp/left", "/sys/fs/cgroup/left", "/sys/fs/bpf/left") if os.path.exists(path)]
-tell(found=found, ports=ports, jobs=len(list(pathlib.Path("/tmp").glob("job-*"))), environment="LEFT" in os.environ)
+tell(found=found, ports=ports, jobs=len(list(pathlib.Path("/tmp").glob("job*"))), environment="LEFT" in os.environ)
 """
 
 
