@@ -78,7 +78,7 @@ class _Bounds:
 
 
 class Intake:
-    """Finds the documents in what it is given. document() reads each into facts; a subclass may do otherwise."""
+    """Finds the documents in what it is given. text() reads each into facts; a subclass may do otherwise."""
 
     def __init__(self, limits: Limits):
         self._limits = limits
@@ -280,8 +280,11 @@ class Intake:
 
     def document(self, name: str, begin: bytes, end: bytes, dropped: int) -> None:
         """One document's bytes: all of them, or its beginning and its end with `dropped` bytes between."""
-        if not dropped and mail.is_mail(begin) and self._mail(name, begin):
-            return
+        if dropped or not mail.is_mail(begin) or not self._mail(name, begin):
+            self.text(name, begin, end, dropped)
+
+    def text(self, name: str, begin: bytes, end: bytes, dropped: int) -> None:
+        """A document that packs no others, whether it is text or not."""
         size = len(begin) + len(end) + dropped
         self._budget.spend("documents", 1)
         self._budget.spend("total", len(begin) + len(end))

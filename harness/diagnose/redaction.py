@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from harness.diagnose import mail
 from harness.diagnose.collector import redact
 from harness.diagnose.decode import name_of, text_of
 from harness.diagnose.facts import Note, NoteKind
@@ -65,9 +66,12 @@ class _Copying(Intake):
         self._names: set[str] = set()
         self.done = Redacted()
 
-    def document(self, name: str, begin: bytes, end: bytes, dropped: int) -> None:
+    def text(self, name: str, begin: bytes, end: bytes, dropped: int) -> None:
         self._budget.spend("documents", 1)
         self._budget.spend("total", len(begin) + len(end))
+        if mail.is_mail(begin):  # one that could not be taken apart: its parts may be encoded, secrets with them
+            self.note(NoteKind.LEFT_OUT, name, "a mail whose parts cannot be read")
+            return
         text, rest = text_of(begin), text_of(end)
         if text is None or rest is None:
             self.note(NoteKind.LEFT_OUT, name, "it is no text, and what is in it cannot be told")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import tarfile
 import zipfile
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,29 @@ def test_the_verdict_stays(tmp_path: Path) -> None:
         redact_bundle([evidence], output)
         before, after = verdict.diagnose(intake.read([evidence])), verdict.diagnose(intake.read([output]))
         assert (after.kind, after.code) == (before.kind, before.code), case
+
+
+def test_what_is_attached_to_a_mail(tmp_path: Path) -> None:
+    message = EmailMessage()
+    message["Subject"] = "logs"
+    message.set_content("please look")
+    message.add_attachment(f"acquired {KEY}".encode(), maintype="application", subtype="octet-stream", filename="a.log")
+    (tmp_path / "m.eml").write_bytes(message.as_bytes())
+    done = redact_bundle([tmp_path / "m.eml"], tmp_path / "clean")
+    assert done.secrets == {"key": 1}
+    assert "acquired [redacted key]" in members(tmp_path / "clean").values()
+    whole = "".join(members(tmp_path / "clean").values())
+    assert base64.b64encode(KEY.encode()).decode()[:20] not in whole
+
+
+def test_a_mail_that_cannot_be_taken_apart_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(data: bytes) -> list[tuple[str, bytes]]:
+        raise ValueError("no whole mail")
+
+    monkeypatch.setattr("harness.diagnose.mail.parts", broken)
+    (tmp_path / "m.eml").write_bytes(b"MIME-Version: 1.0\nContent-Type: text/plain\n\nQUJD\n")
+    assert redact_bundle([tmp_path / "m.eml"], tmp_path / "clean").texts == 0
+    assert "a mail whose parts cannot be read" in members(tmp_path / "clean")[INDEX]
 
 
 def test_nothing_is_overwritten_and_nothing_half_stays(tmp_path: Path) -> None:
