@@ -50,7 +50,8 @@ def on_all_kernels(here: Iterable[Result], tell: Tell, places: Sequence[Place] =
     """The Results of `reproduce` on this kernel, and in the place of each SKIP what another kernel has shown.
 
     A Result says in its evidence on which kernel it came about, and what was tried before. tell is given a line for
-    what takes long. A kernel that cannot be had is one that was tried; nothing is raised for it.
+    what takes long. A kernel that cannot be had is one that was tried; nothing is raised for it. Where none has the
+    failure the Result stays SKIP, or is ERROR where a guest did not tell.
     """
     waiting: dict[str, Result] = {}
     done: list[Result] = []
@@ -59,6 +60,7 @@ def on_all_kernels(here: Iterable[Result], tell: Tell, places: Sequence[Place] =
         if result.outcome is Outcome.SKIP:
             waiting[result.id] = result
     found: dict[str, Result] = {}
+    unknown = set[str]()  # of which a kernel that was had did not tell
     tried: dict[str, list[str]] = {id: [f"this kernel: {result.summary}"] for id, result in waiting.items()}
     for place in places:
         wanted = [id for id in map(_id, place.failures) if id in waiting and id not in found]
@@ -68,9 +70,11 @@ def on_all_kernels(here: Iterable[Result], tell: Tell, places: Sequence[Place] =
                     found[id] = _beside_here(_with(there, where, tried[id]), waiting[id])
                 else:
                     tried[id].append(f"{where}: {'no result' if there is None else there.summary}")
+                    if there is None or there.outcome is Outcome.ERROR:
+                        unknown.add(id)
     for result in done:
         if result.id in waiting and result.id not in found:
-            yield _nowhere(result, tried[result.id])
+            yield _nowhere(result, tried[result.id], Outcome.ERROR if result.id in unknown else Outcome.SKIP)
         else:
             yield found.get(result.id, result)
 
@@ -98,7 +102,7 @@ def _shown(place: Place, ids: Sequence[str], tell: Tell) -> Iterator[tuple[str, 
 
 
 def _missing(id: str, why: str) -> Result:
-    return Result(id, "", Outcome.ERROR, why)
+    return Result(id, "", Outcome.SKIP, why)
 
 
 def _with(result: Result, where: str, tried: Sequence[str]) -> Result:
@@ -115,7 +119,7 @@ def _beside_here(there: Result, here: Result) -> Result:
     return replace(there, summary=summary, evidence={**there.evidence, "on this kernel": {did: answer}})
 
 
-def _nowhere(result: Result, tried: Sequence[str]) -> Result:
+def _nowhere(result: Result, tried: Sequence[str], outcome: Outcome) -> Result:
     evidence: Mapping[str, Json] = {**result.evidence, "kernel": "none", "tried": list(tried)}
     summary = f"on none of {len(tried)} kernels: {' | '.join(tried)}"
-    return replace(result, summary=summary, evidence=evidence)
+    return replace(result, outcome=outcome, summary=summary, evidence=evidence)

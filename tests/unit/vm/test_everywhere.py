@@ -74,11 +74,16 @@ def test_a_skip_says_what_was_tried(world: dict[str, Any]) -> None:
     world["one"] = HarnessError("fetch one", "there is no network")
     world["two"] = [there("guest.silent", Outcome.ERROR, "the guest hangs")]
     result = found()["reproduce.a"]
-    assert (result.outcome, result.evidence["kernel"]) == (Outcome.SKIP, "none")
+    assert (result.outcome, result.evidence["kernel"]) == (Outcome.ERROR, "none")  # a guest did not tell
     assert result.summary == (
         "on none of 3 kernels: this kernel: not here | one: cannot fetch one: there is no network | "
         "two word=1 (9-two): the guest hangs"
     )
+
+
+def test_kernels_that_cannot_be_had_leave_it_a_skip(world: dict[str, Any]) -> None:
+    world["one"] = world["two"] = HarnessError("fetch it", "there is no network")
+    assert [result.outcome for result in found().values()] == [Outcome.SKIP, Outcome.SKIP, Outcome.PASS]
 
 
 def test_nothing_is_booted_for_what_this_kernel_has(world: dict[str, Any]) -> None:
