@@ -45,7 +45,7 @@ def verified(kernel: Kernel) -> None:
     report = run(Machine(kernel), Job(("verify", "--quick", "--only", "load", "--only", "attach"), fresh=True))
     assert report.kernel == kernel.release
     assert report.target.startswith(kernel.origin)
-    assert {result.outcome for result in report.results} == {Outcome.PASS}
+    assert [result for result in report.results if result.outcome is not Outcome.PASS] == []
 
 
 def test_a_kernel_from_rpms(kernel: Kernel, elsewhere: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -99,7 +99,9 @@ def disk(place: Path, booted: Kernel, other: str) -> Path:
 @pytest.mark.slow(reason="libguestfs' appliance takes 20 to 60 s under TCG, the first time longer")
 @pytest.mark.skipif(shutil.which("guestfish") is None, reason="needs guestfish")
 def test_the_kernel_that_a_disk_boots(kernel: Kernel, elsewhere: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    elsewhere.undo()  # the appliance is kept where it always is
+    for kind in ("appliance", "appliance-kernels"):  # are kept where they always are
+        (tmp_path / "cache" / "vm").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / "vm" / kind).symlink_to(kernel.image.parents[2] / kind)
     raw = disk(tmp_path, kernel, "99.1.0-newer")
     if shutil.which("qemu-img"):
         run_command(["qemu-img", "convert", "-O", "qcow2", raw, tmp_path / "disk.qcow2"])
@@ -107,9 +109,10 @@ def test_the_kernel_that_a_disk_boots(kernel: Kernel, elsewhere: pytest.MonkeyPa
     found = spec.resolve(str(raw))
     assert (found.release, found.digest) == (kernel.release, kernel.digest)
     assert found.origin.startswith(f"{raw.name}:/boot/vmlinuz-{kernel.release} sha256:")
-    verified(found)
     with pytest.raises(HarnessError, match=r"it has no virtio_pci"):
         spec.resolve(f"{raw},kernel=99.1.0-newer")
+    elsewhere.undo()
+    verified(found)
 
 
 @pytest.mark.slow(reason="each kernel is fetched, and booted under TCG")
