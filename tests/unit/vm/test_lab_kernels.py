@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,10 +17,12 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError
 from harness.kernel.features import FEATURES
+from harness.lab.worker import wait_until
 from harness.vm import lab_build, lab_kernels
 from harness.vm.lab_build import Source
 from harness.vm.lab_kernels import LAB_KERNELS, LabKernel
 
+ROOT = Path(__file__).parents[3]
 SOURCE = Source("5.10.1-1", Path("source.tar.xz"))
 
 
@@ -168,3 +174,32 @@ def test_make_gives_its_lines_and_its_last_ones_when_it_fails(tmp_path: Path) ->
     assert "  CC      a.o\n" in lines
     with pytest.raises(HarnessError, match=r"make bad.*a\.c:1: error: no"):
         lab_build._make(tmp_path, ["bad"], lines.append)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a pid namespace")
+def test_nothing_of_a_build_outlives_who_started_it(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text("all:\n\t@echo started; sleep 1000 & sleep 1000\n")
+    code = (
+        "from pathlib import Path\n"
+        "from harness.vm import lab_build\n"
+        f"lab_build._make(Path({str(tmp_path)!r}), ['all'], lambda line: print(line, flush=True))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    with parent.stdout as told:
+        while b"started" not in (line := told.readline()):
+            assert line, "it ended before it began"
+    assert running(tmp_path)
+    parent.kill()
+    parent.wait()
+    assert wait_until(time.monotonic() + 20, lambda: not running(tmp_path))
+
+
+def running(place: Path) -> list[str]:
+    """The processes whose current directory is this one: make and all that it started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            if path.readlink() == place:
+                found.append(path.parent.name)
+    return found
