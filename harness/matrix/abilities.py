@@ -28,9 +28,25 @@ class Ability:
     ask: Callable[[Report], Probed]
 
 
+def _tried(report: Report) -> list[Result]:
+    """What came of giving programs to the kernel."""
+    return [result for result in report.results if result.group == "load" and result.id not in _BESIDES]
+
+
+def answer(ability: Ability, own: bool, report: Report) -> Probed:
+    """What a Report says of an ability of one of our own programs, or of somebody's.
+
+    Where the kernel lacks what ours need, nothing was given to it: that tells of ours, and not of somebody's.
+    """
+    found = ability.ask(report)
+    if found.answer is Answer.NO and not own and not _tried(report):
+        return Probed(Answer.UNKNOWN, f"not tried: {found.said}")
+    return found
+
+
 def loads(report: Report) -> Probed:
     """Whether the kernel took every program that the harness uses of it."""
-    tried = [result for result in report.results if result.group == "load" and result.id not in _BESIDES]
+    tried = _tried(report)
     refused = [result for result in tried if result.outcome is Outcome.FAIL]
     if refused:
         return Probed(Answer.NO, _best(refused).summary)
@@ -127,8 +143,7 @@ def word(report: Report) -> str:
     """A cell in a word or two: holds, refused, fails, no answer."""
     outcomes = {result.outcome for result in report.results}
     if Outcome.FAIL in outcomes:
-        loading = loads(report)
-        if loading.answer is Answer.NO:
+        if _tried(report) and loads(report).answer is Answer.NO:
             return "refused"
         return "cannot run" if any(one.blocking and one.outcome is Outcome.FAIL for one in report.results) else "fails"
     if Outcome.ERROR in outcomes:

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from harness.checks.preflight import DOCUMENTED_FLOOR
 from harness.kernel.probes import Answer, Probed
-from harness.matrix.abilities import ABILITIES, Ability, phrase
+from harness.matrix.abilities import ABILITIES, Ability, answer, phrase
 from harness.matrix.model import Matrix, Program, Row
 
 Measured = tuple[Row, Probed]
@@ -62,7 +62,7 @@ def _floors(matrix: Matrix) -> Iterator[Floor]:
         rows = [row for row in matrix.rows if row.variation == variation]
         for program in matrix.programs:
             for ability in ABILITIES:
-                asked = [(row, ability.ask(matrix.cell(row, program).report)) for row in rows]
+                asked = [(row, answer(ability, program.own, matrix.cell(row, program).report)) for row in rows]
                 yield _floor(program, ability, variation, asked)
 
 
@@ -171,8 +171,8 @@ def _altered(asked: Sequence[Measured]) -> str:
     """`refused by lab:a, lab:b; accepted by lab:c`."""
     words = {Answer.NO: "refused by", Answer.YES: "accepted by", Answer.UNKNOWN: "not known of"}
     parts = []
-    for answer, verb in words.items():
-        names = [row.name for row, said in asked if said.answer is answer]
+    for one, verb in words.items():
+        names = [row.name for row, said in asked if said.answer is one]
         if names:
             parts.append(f"{verb} {', '.join(names)}")
     return "; ".join(parts)

@@ -86,7 +86,7 @@ def _sentence(cell: Cell) -> str:
     if guest is not None:
         return guest.summary
     loading = loads(cell.report)
-    return f"refused: {loading.said}" if loading.answer is Answer.NO else verdict(cell.report)
+    return f"{word(cell.report)}: {loading.said}" if loading.answer is Answer.NO else verdict(cell.report)
 
 
 def _floor_groups(found: Sequence[Floor]) -> list[tuple[str, str, list[tuple[str, Floor]]]]:

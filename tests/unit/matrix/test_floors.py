@@ -112,6 +112,15 @@ def test_lacking_what_is_needed_is_a_refusal_with_its_reason() -> None:
     assert found.since == "5.10"
 
 
+def test_what_our_programs_need_is_no_refusal_of_somebodys() -> None:
+    probes = {"pid-tgid": "no: unknown func"}
+    lacks = Result("preflight.kernel", "", Outcome.FAIL, "5.4 lacks pid_tgid", {"probes": probes}, blocking=True)
+    made = matrix({"5.4 old": [lacks], "5.10 b": PASSED}, ("plain", "co-re.o"))
+    said = {one.program: one for one in floors(made) if one.ability == "loads"}
+    assert said["plain"].text.startswith("from 5.10 on: refused by 5.4 (old)")
+    assert "not known of 5.4 (old) (not tried: 5.4 lacks pid_tgid)" in said["co-re.o"].text
+
+
 def test_lacking_what_only_attaching_needs_is_not() -> None:
     probes = {"cgroup2": "no: ENODEV", "connect4": "yes: loads"}
     lacks = Result("preflight.kernel", "", Outcome.FAIL, "5.4 lacks cgroup2", {"probes": probes}, blocking=True)
