@@ -51,11 +51,6 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    from harness.checks.verify import verdict
-
-    problem = verify.wrong(options)
-    if problem:
-        return usage(problem)
     words = ["verify"]
     if options.only or options.explain:
         words.append(f"--only={','.join(options.only or ['chain'])}")
@@ -78,48 +73,94 @@ def run_verify(options: argparse.Namespace) -> int:
             return usage(f"{options.object}: {file.problem}")
         files = {f"object/{file.name}": file.data}
         words.append(f"--object=object/{file.name}")
-    return _run(options, words, files, verdict)
+
+    def verdict(report: Report) -> str:
+        from harness.checks.verify import verdict
+
+        return verdict(report)
+
+    return _run(options, words, files, verdict, lambda: verify.wrong(options))
 
 
 def run_reproduce(options: argparse.Namespace) -> int:
-    from harness.failures.table import chosen
+    def wrong() -> str:
+        from harness.failures.table import chosen
 
-    try:
-        chosen(options.names)
-    except HarnessError as error:
-        return usage(str(error))
-    return _run(options, ["reproduce", *options.names], {}, lambda report: reproduce.reproduced(report.results))
+        try:
+            chosen(options.names)
+        except HarnessError as error:
+            return str(error)
+        return ""
+
+    def verdict(report: Report) -> str:
+        return reproduce.reproduced(report.results)
+
+    return _run(options, ["reproduce", *options.names], {}, verdict, wrong)
+
+
+class _Wrong(Exception):
+    """What was asked for makes no sense."""
 
 
 def _run(
-    options: argparse.Namespace, words: Sequence[str], files: dict[str, bytes], verdict: Callable[[Report], str]
+    options: argparse.Namespace,
+    words: Sequence[str],
+    files: dict[str, bytes],
+    verdict: Callable[[Report], str],
+    wrong: Callable[[], str],
 ) -> int:
-    """Run on each machine and publish each Report; the worst exit code."""
-    from harness.report import console
+    """Run on each machine and publish each Report; the worst exit code.
+
+    What takes long to import (wrong() does, and what renders) is left for the time in which the guest works.
+    """
     from harness.vm import failed, qemu, spec
     from harness.vm.job import Job
     from harness.vm.machine import Machine, vary
     from harness.vm.run import run
 
+    def check() -> None:
+        if problem := wrong():
+            raise _Wrong(problem)
+
+    def tell(line: str) -> None:
+        check()  # before anything that takes long
+        if sys.stderr.isatty():
+            print(line, file=sys.stderr, flush=True)
+
+    def meanwhile() -> None:
+        from harness.report import console
+
+        check()
+        console.console(stream(options))
+
     if options.timeout is not None and not options.timeout > 0:
         return usage(f"--timeout {options.timeout:g}: give seconds above 0")
     given = [f"{name}={value}" for name in ("cpus", "memory") if (value := getattr(options, name)) is not None]
     qemu.binary()  # before a kernel is fetched in vain
-    kernel = spec.resolve(options.kernel, tell=_tell)
-    try:
-        base = vary(Machine(kernel), given)[0]
-        machines = vary(base, options.vary)
-    except HarnessError as error:
-        return usage(str(error))
-    job = Job(tuple(words), files, options.fresh, options.timeout)
-    screen = console.console(stream(options))
     status = EXIT_OK
-    for machine in machines:
-        report = run(machine, job, _tell)
-        told = failed.verdict(report) or verdict(report)
-        own = _named_for(options, machine, alone=len(machines) == 1)
-        status = max(status, publish(own, report, told, screen))
+    try:
+        kernel = spec.resolve(options.kernel, tell=tell)
+        machines = _machines(lambda: vary(vary(Machine(kernel), given)[0], options.vary))
+        job = Job(tuple(words), files, options.fresh, options.timeout)
+        for machine in machines:
+            report = run(machine, job, tell, meanwhile)
+            check()
+
+            from harness.report import console
+
+            own = _named_for(options, machine, alone=len(machines) == 1)
+            told = failed.verdict(report) or verdict(report)
+            status = max(status, publish(own, report, told, console.console(stream(options))))
+    except _Wrong as error:
+        return usage(str(error))
     return status
+
+
+def _machines(choose: Callable[[], list[Machine]]) -> list[Machine]:
+    try:
+        return choose()
+    except HarnessError as error:
+        raise _Wrong(str(error)) from error
 
 
 def _named_for(options: argparse.Namespace, machine: Machine, *, alone: bool) -> argparse.Namespace:
@@ -134,9 +175,3 @@ def _named_for(options: argparse.Namespace, machine: Machine, *, alone: bool) ->
             variation = (machine.variation or "usual").replace(" ", "_").replace("/", "_")
             setattr(found, name, f"{stem}.{variation}{dot}{suffix}" if dot else f"{path}.{variation}")
     return found
-
-
-def _tell(line: str) -> None:
-    """What takes long, for a person who waits."""
-    if sys.stderr.isatty():
-        print(line, file=sys.stderr, flush=True)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +48,7 @@ def get(tell: Callable[[str], None] = lambda line: None) -> Guest:
     Raises HarnessError when a program for it is missing or the packages cannot be had.
     """
     suite = apt.codename()
-    wanted = {found.name: found.version for found in _requirements(importlib.metadata.distribution("msp-harness"))}
-    recipe = [_VERSION, suite, PACKAGES, _WITHOUT, _PLACES, wanted, sys.version_info[:2]]
-    name = f"{suite}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]}"
+    name = _name(suite)
 
     def make(place: Path) -> None:
         tell(f"making a root file system for guests, from {suite}'s packages")
@@ -56,6 +56,28 @@ def get(tell: Callable[[str], None] = lambda line: None) -> Guest:
 
     entry = cache.kept("guests", name, make)
     return Guest(entry / "root.ext4", entry / "busybox", name)
+
+
+def _name(suite: str) -> str:
+    """The suite and the recipe's hash. Reading what is installed is slow, so the answer is kept for each set of it."""
+    recipe = [_VERSION, suite, PACKAGES, _WITHOUT, _PLACES, sys.version_info[:2]]
+    places = [place for place in map(Path, sys.path) if place.is_dir()]
+    installed = sorted(path.name for place in places for path in place.glob("*.dist-info"))
+    known = cache.directory() / "guest-names" / _short([recipe, installed])
+    with suppress(OSError):
+        return known.read_text()
+    wanted = {found.name: found.version for found in _requirements(importlib.metadata.distribution("msp-harness"))}
+    name = f"{suite}-{_short([recipe, wanted])}"
+    work = known.with_name(f".{known.name}.{os.getpid()}")
+    with suppress(OSError):
+        known.parent.mkdir(parents=True, exist_ok=True)
+        work.write_text(name)
+        work.replace(known)
+    return name
+
+
+def _short(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _require(command: str, need: str) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import harness
 from harness.errors import HarnessError
-from harness.program import bundle
 from harness.report import Report, Result, json
 from harness.vm import accelerator, boot, failed, guest, limits, qemu, saved
 from harness.vm.failed import Failed
@@ -27,18 +26,25 @@ from harness.vm.saved import Saved
 
 _PROGRAMS = ".programs"
 _COMPILED = ("verify", "reproduce", "agent")  # commands that load programs of ours
-_PREPARED_FOR = ("verify", "--quick")  # the programs that a guest is prepared with
+_PREPARED_FOR = (("verify", "--compare", "--self-test"), ("reproduce",))
+"""Commands whose programs a saved guest has: all of them. A job that resumes it brings none."""
+
 _LIVE = re.compile("(the )?live kernel")  # what the guest calls itself in its Report's target
 
 
-def run(machine: Machine, job: Job, tell: Callable[[str], None] = lambda line: None) -> Report:
+def run(
+    machine: Machine,
+    job: Job,
+    tell: Callable[[str], None] = lambda line: None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Report:
     """Run a job in a guest: its Report, or one with the Result guest.…, which says why the guest gave none.
 
-    tell is given a line for what takes long. Raises HarnessError for what is to be mended here first: no QEMU, no
-    packages for a guest, no compiler.
+    tell is given a line for what takes long; meanwhile is called while the guest works. Raises HarnessError for what is
+    to be mended here first: no QEMU, no packages for a guest, no compiler.
     """
     qemu.binary()
-    host = _Host(machine, guest.get(tell), _now(), time.monotonic(), tell)
+    host = _Host(machine, guest.get(tell), _now(), time.monotonic(), tell, meanwhile)
     by = accelerator.usable(machine, host.guest)
     try:
         return _resumed(host, by, job) if not job.fresh else _booted(host, by, job)
@@ -55,6 +61,7 @@ class _Host:
     at: str
     clock: float
     tell: Callable[[str], None]
+    meanwhile: Callable[[], None]
 
     def target(self, by: str, how: str) -> str:
         variation = self.machine.variation
@@ -130,8 +137,8 @@ class _NotBack(Exception):
 def _prepare(host: _Host, by: str, running: Running) -> None:
     """Wait for a booting guest, and have it make what every job needs."""
     _wait_for_boot(host, by, running)
-    limit = limits.job(host.machine, by, _PREPARED_FOR)
-    running.send({"prepare": _given(_PREPARED_FOR, {})}, time.monotonic() + limit.seconds)
+    limit = limits.job(host.machine, by, _PREPARED_FOR[0])
+    running.send({"prepare": _given({}, _PREPARED_FOR)}, time.monotonic() + limit.seconds)
     try:
         message = _received(running, limit, failed.PREPARING)
         if "ready" not in message:
@@ -160,12 +167,13 @@ def _perform(host: _Host, by: str, running: Running, job: Job, *, resumed: bool 
     """
     limit = Limit(job.timeout, "--timeout") if job.timeout else limits.job(host.machine, by, job.arguments)
     start = limits.resume() if resumed else limit
-    sent = running.send({"job": _message(job)}, time.monotonic() + start.seconds)
+    sent = running.send({"job": _message(job, resumed=resumed)}, time.monotonic() + start.seconds)
     if resumed and (not sent or _message_of(running, time.monotonic() + start.seconds, "accepted") is None):
         last = (running.output("qemu") or running.output("console")).strip().splitlines()
         raise _NotBack(last[-1] if last else f"it was silent for {start}")
     if not resumed:
         _received(running, start, failed.WORKING)
+    host.meanwhile()
     return _object(_received(running, limit, failed.WORKING).get("ended"))
 
 
@@ -174,26 +182,27 @@ def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _message(job: Job) -> dict[str, Any]:
+def _message(job: Job, *, resumed: bool) -> dict[str, Any]:
     """A job as the guest's server takes it: the time now, and randomness that no other copy has."""
     return {
         "arguments": list(job.arguments),
-        **_given(job.arguments, job.files),
+        **_given(job.files, [] if resumed or job.arguments[0] not in _COMPILED else [job.arguments]),
         "seed": base64.b64encode(os.urandom(64)).decode(),
         "time": time.time(),
     }
 
 
-def _given(arguments: Sequence[str], files: Mapping[str, bytes]) -> dict[str, Any]:
-    """Files and environment for a command: beside its own files the programs that it may load, compiled here."""
-    files, environment = dict(files), {}
-    if arguments[0] in _COMPILED:
-        from harness.checks import programs  # other jobs load nothing
-
-        files[_PROGRAMS] = programs.bundle(arguments)
-        environment[bundle.VARIABLE] = _PROGRAMS
+def _given(files: Mapping[str, bytes], commands: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Files and environment: with the programs that these commands may load, compiled here."""
     content = {name: base64.b64encode(data).decode() for name, data in files.items()}
-    return {"files": content, "environment": environment}
+    if not commands:
+        return {"files": content, "environment": {}}
+    from harness.checks.programs import of_command  # a job that brings no programs does without all this
+    from harness.program import bundle, images
+
+    sources = {code.digest: code for command in commands for code in of_command(command)}
+    content[_PROGRAMS] = base64.b64encode(images.bundled(list(sources.values()))).decode()
+    return {"files": content, "environment": {bundle.VARIABLE: _PROGRAMS}}
 
 
 def _received(running: Running, limit: Limit, doing: str) -> dict[str, Any]:

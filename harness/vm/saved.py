@@ -10,6 +10,7 @@ A state fits one kernel, root, package, machine, QEMU and processor: all of that
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -80,13 +81,22 @@ def name(machine: Machine, guest: Guest, accelerator: str) -> str:
     about = [kernel.digest, machine.cpus, machine.memory, machine.cgroup, machine.lsm, machine.words]
     around = [
         _VERSION, accelerator, guest.name, initramfs.digest(), qemu.hardware(machine, accelerator, guest.root),
-        qemu.words(machine), str(binary), status.st_size, status.st_mtime_ns, _processor(accelerator),
+        qemu.words(machine), str(binary), status.st_size, status.st_mtime_ns, _processor(accelerator), _compiler(),
     ]  # fmt: skip
     return f"{kernel.release}-{_short(about)}-{_short(around)}"
 
 
 def _short(content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _compiler() -> list[object]:
+    """BCC, which compiles the programs that a saved guest has."""
+    found = importlib.util.find_spec("bcc")
+    if found is None or not found.origin:
+        return []
+    status = Path(found.origin).stat()
+    return [found.origin, status.st_size, status.st_mtime_ns]
 
 
 def _processor(accelerator: str) -> str:
