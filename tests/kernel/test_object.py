@@ -426,6 +426,7 @@ def test_killed_at_any_moment_nothing_of_the_object_stays(number: signal.Signals
         )
         if round_number % 2:  # once something is loaded; else at any moment, the loading itself among them
             wait_until(time.monotonic() + 20, partial(_holds_programs, process.pid))
+            seen |= _program_ids(_session(process.pid))
         time.sleep(chance.uniform(0, 0.3))
         programs = _program_ids(_session(process.pid))
         process.send_signal(number)
