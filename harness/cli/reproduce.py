@@ -77,12 +77,31 @@ def _on_all_kernels(options: argparse.Namespace, here: Sequence[Result]) -> int:
     screen = console.console(stream(options))
     families = {identity(failure): failure.family for failure in failures.catalogue()}
     results = list(on_all_kernels(here, lambda line: print(line, file=sys.stderr)))
-    for result in results:
-        text = beside(result, families[result.id])
-        print(text + "\n" * bool(text), file=screen.file, end="")
+    texts = [text for result in results if (text := beside(result, families[result.id]))]
+    print("\n".join(texts), file=screen.file)
     for result in results:
         print(f"{result.id:<42}{result.outcome:<6}{result.evidence['kernel']}", file=screen.file)
-    return publish(options, recording.report(results), reproduced(results), screen)
+    status = publish(options, recording.report(results), reproduced(results), screen)
+    if options.markdown and texts:
+        _append(options.markdown, "\n## The guide's text and ours\n\n````\n" + "\n".join(texts) + "````\n")
+    return status
+
+
+def _append(path: str, text: str) -> None:
+    """Behind the Markdown that was written, wherever that is. Raises HarnessError."""
+    from pathlib import Path
+
+    from harness.errors import errno_text
+
+    try:
+        if path == "-":
+            print(text)
+            return
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        number = error.errno or 0
+        raise HarnessError(f"write {path}", errno_text(number), errno=number) from error
 
 
 def _run_from(options: argparse.Namespace) -> int:
