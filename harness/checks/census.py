@@ -26,6 +26,7 @@ from harness.lab.behaviours.common import connections
 from harness.lab.capture import Packet
 from harness.lab.clients import Request, Seen
 from harness.lab.lab import Accepted
+from harness.lab.patience import SLOWNESS
 from harness.lab.redirection import Redirection
 from harness.lab.standing import AtWork
 from harness.msp.endpoints import IMDS
@@ -92,7 +93,7 @@ class _Running:
             uid=row.uid,
             cgroup=str(self.places[row.place]),
             source_port=next(_PORTS) if row.bound else 0,
-            patience=row.patience,
+            patience=row.patience * SLOWNESS,
             options={**row.options, **to, **(options or {})},
         )
         self.clients[row.name] = row, self.stack.enter_context(self.redirection.lab.client(request))

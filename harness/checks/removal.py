@@ -14,6 +14,7 @@ from harness.kernel import bpf, cgroups
 from harness.kernel.bpf import AttachType
 from harness.lab.clients import Request
 from harness.lab.lab import Lab
+from harness.lab.patience import SLOWNESS
 from harness.lab.redirection import Redirection, fill, redirect
 from harness.lab.worker import wait_until
 from harness.msp import codes, guide
@@ -26,7 +27,7 @@ CONNECT4 = AttachType.CGROUP_INET4_CONNECT
 DEAD = (PROXY[0], 3079)
 """A port of the VM's loopback on which nobody listens."""
 
-_PATIENCE = 1.0  # seconds for the kernel to let go of a killed process's link
+_PATIENCE = 1.0 * SLOWNESS  # seconds for the kernel to let go of a killed process's link
 
 
 def removed(environment: Environment) -> Iterator[Result]:

@@ -11,6 +11,7 @@ from harness.failures.model import DIRECT, ELSEWHERE, REDIRECTED, Answer, Settin
 from harness.kernel import bpf
 from harness.lab.clients import Request, Seen
 from harness.lab.lab import Lab
+from harness.lab.patience import SLOWNESS
 from harness.lab.redirection import fill
 from harness.msp.endpoints import IMDS
 from harness.program import load as loader
@@ -18,7 +19,7 @@ from harness.program import maps
 from harness.program.load import Loaded
 from harness.report.model import Json
 
-PATIENCE = 1.0  # seconds that a client waits
+PATIENCE = 1.0 * SLOWNESS  # seconds that a client waits
 
 
 def fate(lab: Lab, seen: Seen) -> str:

@@ -26,13 +26,14 @@ from typing import Any
 
 from harness.errors import HarnessError, errno_name
 from harness.kernel import cgroups, processes
+from harness.lab.patience import SLOWNESS
 from harness.lab.worker import Reply, Worker, end
 from harness.msp.endpoints import Endpoint
 
 NONCE_HEADER = "x-msp-harness-nonce"
-PATIENCE = 2.0  # seconds that a client gives its connect and its answer
+PATIENCE = 2.0 * SLOWNESS  # seconds that a client gives its connect and its answer
 NOBODY = 65534
-GRACE = 1.0  # seconds beyond its own patience until a client is given up
+GRACE = 1.0 * SLOWNESS  # seconds beyond its own patience until a client is given up
 
 PATHS = {
     "imds": "/metadata/instance?api-version=2021-02-01",

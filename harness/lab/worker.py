@@ -24,11 +24,12 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.kernel import processes
+from harness.lab.patience import SLOWNESS
 
 _SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h
 _PACKET = 1 << 20  # bytes; a longer reply is a defect
 _DESCRIPTORS = 16
-_PATIENCE = 10.0  # seconds until a worker that does not answer is given up
+_PATIENCE = 10.0 * SLOWNESS  # seconds until a worker that does not answer is given up
 
 Handler = Callable[..., Any]
 """Takes the call's arguments by name, and `descriptors` when it has such a parameter; gives JSON, or a Reply."""

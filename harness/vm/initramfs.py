@@ -43,6 +43,7 @@ $b mount --bind /msp /root/msp
 $b mount --bind /lib/modules /root/lib/modules
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root MSP_HARNESS_CACHE=/tmp/cache LC_ALL=C.UTF-8 COLUMNS=120 PYTHONPATH=/msp PYTHONDONTWRITEBYTECODE=1
+export MSP_HARNESS_SLOWNESS=5
 cd /root
 $b mount --move . /
 exec $b chroot . /usr/bin/python3 -c 'from harness.vm import server; server.main()'

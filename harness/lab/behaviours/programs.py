@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.lab.patience import SLOWNESS
 from harness.program.headers import CACHE
 
-_PATIENCE = 3.0  # seconds for a compile within a census
+_PATIENCE = 3.0 * SLOWNESS  # seconds for a compile within a census
 
 
 @dataclass(frozen=True)
