@@ -82,7 +82,7 @@ def plain(kernel: Kernel, root: Guest) -> Callable[[], None]:
             disk.flush()
             _command([
                 qemu.binary(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35",
-                "-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "2", "-kernel", kernel.image,
+                "-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1", "-kernel", kernel.image,
                 "-initrd", disk.name, "-append", "console=ttyS0 quiet panic=-1", "-serial", "null",
             ])  # fmt: skip
 

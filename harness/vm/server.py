@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import pkgutil
+import random
 import runpy
 import shutil
 import signal
@@ -201,6 +202,7 @@ def _seed(seed: bytes) -> None:
     with Path("/dev/urandom").open("wb", buffering=0) as device:
         fcntl.ioctl(device, _RNDADDENTROPY, struct.pack("ii", 8 * len(seed), len(seed)) + seed)
         fcntl.ioctl(device, _RNDRESEEDCRNG)
+    random.seed()  # of this process, which was there before
 
 
 def _told(status: int, killed: int) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def interrupted(kernel: Kernel, number: signal.Signals) -> tuple[list[int], int]
         "from harness import cli, interruption\n"
         "from harness.cli import vm\n"
         "vm.run_verify = lambda options: vm._run(options, ['python', 'script.py'],"
-        " {'script.py': b'import time; time.sleep(1000)'}, str)\n"
+        " {'script.py': b'import time; time.sleep(1000)'}, str, lambda: '')\n"
         f"sys.exit(cli.main(['vm', 'verify', '--kernel', {SPEC!r}]))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
