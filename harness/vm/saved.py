@@ -81,7 +81,8 @@ def name(machine: Machine, guest: Guest, accelerator: str) -> str:
     about = [kernel.digest, machine.cpus, machine.memory, machine.cgroup, machine.lsm, machine.words]
     around = [
         _VERSION, accelerator, guest.name, initramfs.digest(), qemu.words(machine),
-        qemu.hardware(machine, accelerator, Path(guest.root.name)), str(binary), status.st_size, status.st_mtime_ns, _processor(accelerator), _compiler(),
+        qemu.hardware(machine, accelerator, Path(guest.root.name)),
+        str(binary), status.st_size, status.st_mtime_ns, _processor(accelerator), _compiler(),
     ]  # fmt: skip
     return f"{kernel.release}-{_short(about)}-{_short(around)}"
 
