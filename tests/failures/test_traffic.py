@@ -12,7 +12,7 @@ from harness.failures.traffic import fate, told
 from harness.lab.clients import Seen
 from harness.lab.lab import Lab
 
-LAB = Lab(Path("/"), "ours", Mock(), Mock(), Mock())
+LAB = Lab(Path("/"), "ours", Mock(), Mock(), Mock(), Mock())
 
 
 @pytest.mark.parametrize(
