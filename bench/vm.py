@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -144,9 +143,6 @@ def main() -> None:
 
 def _peer(root: Guest) -> None:
     """virtme-ng with the same job: it gets the programs compiled, as our guests do."""
-    if shutil.which("busybox") is None:
-        print("SKIP: virtme-ng wants busybox on the host; install busybox-static")
-        return
     with tempfile.TemporaryDirectory(prefix="msp-harness-bench-") as name:
         place = Path(name)
         peer = _virtme(place)
@@ -155,8 +151,10 @@ def _peer(root: Guest) -> None:
         bundle = place / "programs"
         bundle.write_bytes(programs.bundle(("verify", "--quick")))
         inside = f"cd {Path.cwd()} && MSP_HARNESS_PROGRAMS={bundle} {sys.executable} -m harness verify --quick"
+        (place / "bin").mkdir()
+        (place / "bin" / "busybox").symlink_to(root.busybox)  # it wants a static one
         # The modules where it looks for them, in a mount namespace of its own.
-        script = f'mount --bind {modules} /lib/modules && exec "$@"'
+        script = f'mount --bind {modules} /lib/modules && PATH={place}/bin:{peer.parent}:$PATH && exec "$@"'
         command: list[str | Path] = [
             "unshare", "--mount", "sh", "-c", script, "sh",
             peer, "--run", kernel.image, "--disable-kvm", "--user", "root", "--cpus", "2", "--memory", "1G",
