@@ -32,7 +32,7 @@ def outcomes(report: Report) -> dict[str, Outcome]:
 
 @pytest.mark.parametrize(
     ("kernel", "audit"),
-    [("bookworm", "sock_ops"), ("bookworm", "kprobe"), ("bullseye", "kprobe")],
+    [("bookworm", "sock_ops"), ("bookworm", "kprobe"), ("bullseye", "kprobe"), ("trixie", "sock_ops")],
     indirect=["kernel"],
 )
 def test_redirection_holds(kernel: Kernel, audit: str) -> None:
