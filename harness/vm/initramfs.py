@@ -15,13 +15,14 @@ from pathlib import Path
 
 import harness
 from harness.program import source
-from harness.vm import cache
+from harness.vm import cache, forget
 from harness.vm.guest import Guest
 from harness.vm.kernels import Kernel
 
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
 
 _VERSION = 1  # of the archive of this package
+_KIND, _KEPT = "packages", 4  # archives of the package, 5 MB each
 _LEFT_OUT = ("diagnose", "matrix", "image")  # layers that no job in a guest reaches
 
 _INIT = """\
@@ -110,7 +111,9 @@ def _package(top: Path, digest: str) -> Path:
         compiled.unlink()
         (place / "package.cpio").write_bytes(archive.finished())
 
-    return cache.kept("packages", digest[:32], make) / "package.cpio"
+    there = cache.kept(_KIND, digest[:32], make) / "package.cpio"
+    forget.all_but(_KEPT, _KIND)
+    return there
 
 
 def _bytecode(module: str) -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.vm import boot, cache, initramfs, qemu
+from harness.vm import boot, cache, forget, initramfs, qemu
 from harness.vm.guest import Guest
 from harness.vm.machine import Machine
 from harness.vm.qemu import Monitor, Running
@@ -33,6 +33,7 @@ KIND = "saved"
 _MEMORY, _DEVICES, _RECORD = "memory", "devices", "saved.json"
 _VERSION = 2  # of how a guest is saved and prepared
 _BLOCK = 1 << 16  # bytes
+_KEPT = 24  # saved guests, 0.2 GB each
 _SAVE_SECONDS = 60  # it takes a tenth of a second
 _CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]  # QEMU 4.1 and later
 
@@ -167,6 +168,7 @@ def _forget_older(entry: Path) -> None:
     for other in entry.parent.glob(f"{same}-*"):
         if other.name != entry.name:
             cache.remove(KIND, other.name)
+    forget.all_but(_KEPT, KIND)
 
 
 def _boot_and_save(
