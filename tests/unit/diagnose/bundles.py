@@ -22,8 +22,10 @@ resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 stdin = sys.stdin.buffer if sys.argv[2:] == ["-"] else None
 found = intake.read(sys.argv[2:], stdin=stdin)
 used = resource.getrusage(resource.RUSAGE_SELF)
+with open("/proc/self/status") as file:  # ru_maxrss would begin with that of the process that started this one
+    peak = file.read().split("VmHWM:")[1].split()[0]
 print(json.dumps({
-    "peak": used.ru_maxrss << 10, "cpu": used.ru_utime + used.ru_stime,
+    "peak": int(peak) << 10, "cpu": used.ru_utime + used.ru_stime,
     "facts": [type(fact).__name__ for fact in found.facts][:1000],
     "notes": [[note.kind, note.document, note.what] for note in found.notes],
     "documents": [document.name for document in found.documents][:1000],
