@@ -1,4 +1,4 @@
-"""The processes of a test: whether one outlives it. Others of pytest's own (a kernel being built) are not its affair."""
+"""The processes of a test: whether one outlives it. Others of pytest (a kernel being built) are not its affair."""
 
 from __future__ import annotations
 
