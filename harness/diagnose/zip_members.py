@@ -59,7 +59,7 @@ def members(file: BinaryIO, budget: Budget) -> Iterator[Member]:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError, UnicodeError, IndexError) as error:
         raise Damaged(f"no whole zip: {error}") from error
     for info in listed:
-        if info.is_dir():
+        if info.filename.endswith("/"):  # ZipInfo.is_dir() fails on an empty name
             continue
         name = info.filename
         mode = (info.external_attr >> 16) & 0o170000

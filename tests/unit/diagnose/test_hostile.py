@@ -69,6 +69,26 @@ def test_a_zip_bomb(tmp_path: Path) -> None:
     assert found.peak < PEAK
 
 
+def test_a_zip_member_without_a_name(tmp_path: Path) -> None:
+    inside = io.BytesIO()
+    with zipfile.ZipFile(inside, "w") as archive:
+        archive.writestr("xy", STATUS)
+    data = bytearray(inside.getvalue().replace(b"xy", b""))
+    for sign, at in ((b"PK\x03\x04", 26), (b"PK\x01\x02", 28)):  # the length of the name, in both headers
+        begin = data.find(sign) + at
+        data[begin : begin + 2] = b"\0\0"
+    end = data.find(b"PK\x05\x06")
+    for field, less in ((12, 2), (16, 2)):  # the directory's size and place
+        (value,) = struct.unpack_from("<L", data, end + field)
+        struct.pack_into("<L", data, end + field, value - less)
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(data)
+    assert [member.filename for member in zipfile.ZipFile(path).infolist()] == [""]
+    found = intake.read([path])
+    assert_safe(found)
+    assert found.of(AgentStatus) or found.notes
+
+
 def test_a_zip_whose_members_are_one(tmp_path: Path) -> None:
     """A thousand entries of the directory share the bytes of one member: 64 GiB out of 64 KiB."""
     inside = io.BytesIO()
