@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,7 +29,7 @@ class Mount:
 
 def _unescape(word: str) -> str:
     """mountinfo writes blanks, tabs, newlines and backslashes as three octal digits."""
-    return word.encode("latin-1", "replace").decode("unicode_escape") if "\\" in word else word
+    return re.sub(r"\\([0-3][0-7]{2})", lambda digits: chr(int(digits[1], 8)), word) if "\\" in word else word
 
 
 def parse_mounts(text: str) -> list[Mount]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,17 @@ def _rows(section: Section) -> tuple[list[Mount], int]:
         if pattern is _FINDMNT and not (_HEAD.search(text) or "findmnt" in section.named):
             return [], 0
         if found:
-            rows = parse_mounts("\n".join(match[0] for match in found)) if pattern is _INFO else _made(pattern, found)
+            rows = _unescaped(found) if pattern is _INFO else _made(pattern, found)
             best = next((match for match in found if "cgroup2" in match[0]), None)
             best = best or next((match for match in found if "cgroup" in match[0]), found[0])
             return rows, best.start()
     return [], 0
+
+
+def _unescaped(found: list[re.Match[str]]) -> list[Mount]:
+    """Of mountinfo, whose octal digits may stand for anything."""
+    rows = parse_mounts("\n".join(match[0] for match in found))
+    return [replace(row, point=Path(shown(str(row.point), 300)), root=shown(row.root, 300)) for row in rows]
 
 
 def _made(pattern: re.Pattern[str], found: list[re.Match[str]]) -> list[Mount]:

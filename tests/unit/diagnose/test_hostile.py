@@ -17,7 +17,7 @@ import pytest
 import zstandard
 
 from harness.diagnose import intake
-from harness.diagnose.facts import AgentStatus, NoteKind
+from harness.diagnose.facts import AgentStatus, Mounts, NoteKind
 from harness.diagnose.limits import Limits
 from tests.unit.diagnose.bundles import assert_safe, read_apart
 
@@ -428,3 +428,13 @@ def test_huge_lines(tmp_path: Path) -> None:
     assert "AgentStatus" in found.facts
     assert found.told("lines longer than 32,768 characters")
     assert found.peak < PEAK
+
+
+def test_octal_digits_of_mountinfo_are_not_obeyed(tmp_path: Path) -> None:
+    r"""`\033` is what a terminal obeys, `\x` and `\N{` what Python's own unescaping would stumble over."""
+    line = r"36 35 0:31 / /sys/fs/cgroup\033[31m\x\N{a\134 rw,nosuid - cgroup2 cgroup2 rw"
+    found = intake.read_bytes(f"{line}\n".encode(), "mountinfo")
+    assert_safe(found)
+    assert [str(row.point) for fact in found.of(Mounts) for row in fact.cgroup2] == [
+        "/sys/fs/cgroup\\x1b[31m\\x\\N{a\\"
+    ]
