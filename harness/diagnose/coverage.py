@@ -43,6 +43,20 @@ def coverage_markdown(rules: Sequence[Rule] = RULES) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sections_markdown(rules: Sequence[Rule] = RULES) -> str:
+    """The guide's parts, as many rows as the README has room for: how much there is in each, and how many rules."""
+    found = by_place(rules)
+    parts: dict[str, list[str]] = {}
+    for item in items().values():
+        parts.setdefault(item.section.split(".")[0], []).append(item.id)
+    lines = ["| part of the guide | items | without a rule | rules |", "|---|---|---|---|"]
+    for part, ids in parts.items():
+        taken = {rule.id for id in ids for rule in found.get(id, [])}
+        without = sum(not found.get(id) for id in ids)
+        lines.append(f"| {markdown.escape(items()[part].text)} | {len(ids)} | {without} | {len(taken)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _block(text: str) -> str:
     line = next((line for line in text.splitlines() if "message" in line), "")
     line = line or next((line for line in text.splitlines() if line.strip()), "")

@@ -110,6 +110,13 @@ def test_the_codes_of_a_diagnosis_are_concluded_by_a_rule_or_are_the_verdicts_ow
     assert {name for name in all_codes() if name.startswith(("MSP-E", "MSP-P2", "MSP-P3"))} - concluded == own
 
 
+def test_the_table_of_the_readme_is_the_one_that_the_rules_give() -> None:
+    """`python -c 'from harness.diagnose import coverage; print(coverage.sections_markdown())'` makes it anew."""
+    readme = (TABLE.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert coverage.sections_markdown() in readme
+    assert coverage.sections_markdown(RULES[1:]) != coverage.sections_markdown()
+
+
 def test_the_documents_table_is_the_one_that_the_rules_give() -> None:
     assert coverage.coverage_markdown() in TABLE.read_text(encoding="utf-8"), (
         "docs/coverage.md is old: `python -m harness.diagnose.coverage > docs/coverage.md` makes it anew"
