@@ -1,4 +1,6 @@
-"""The fuzz of everything that reads evidence, by atheris: `python -m tests.fuzz.fuzz_readers [SECONDS]` (make fuzz).
+"""The fuzz of everything that reads evidence: `python -m tests.fuzz.fuzz_readers [SECONDS [RUNS]]` (make fuzz).
+
+By atheris.
 
 The first byte of an input chooses what the rest is: a document, a part of one behind a sign, a tar, a zip, a mail,
 or something packed. Looked for: an exception, a text that could drive a terminal, and work out of proportion. Seeds are
@@ -91,6 +93,8 @@ def main(arguments: Sequence[str]) -> None:
             Path(folder, str(number)).write_bytes(seed)
         options = [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=60", "-rss_limit_mb=2048", "-verbosity=0",
                    "-print_final_stats=1", f"-artifact_prefix={folder}/"]  # fmt: skip
+        if len(arguments) > 1:  # the same inputs each time
+            options += [f"-runs={int(arguments[1])}", "-seed=1"]
         atheris.Setup([sys.argv[0], *options, folder], target)
         atheris.Fuzz()
 

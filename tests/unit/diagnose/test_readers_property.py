@@ -146,7 +146,7 @@ def test_any_json_with_the_members_that_are_known(values: list[object]) -> None:
 def test_the_fuzz_target_for_a_moment() -> None:
     """The target of `make fuzz`, in a process of its own: atheris changes what it imports."""
     pytest.importorskip("atheris")
-    command = [sys.executable, "-m", "tests.fuzz.fuzz_readers", "5"]
+    command = [sys.executable, "-m", "tests.fuzz.fuzz_readers", "60", "3000"]
     done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "number_of_executed_units" in done.stderr
