@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cli.output import SPEC
 from harness.errors import HarnessError
 from harness.report import EXIT_CANNOT_RUN, EXIT_CHECK_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
     from harness.vm.inventory import Entry
-
-_SPEC = "a suite (bookworm, bookworm/6.12, trixie:generic), a .deb, .rpm, vmlinuz or disk image, or lab:NAME"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,7 +26,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     shown.set_defaults(command=show)
 
     fetched = actions.add_parser("get", help="fetch kernels into the cache")
-    fetched.add_argument("specs", nargs="+", metavar="SPEC", help=_SPEC)
+    fetched.add_argument("specs", nargs="+", metavar="SPEC", help=SPEC)
     fetched.add_argument("--refresh", action="store_true", help="ask again for what is in the cache")
     fetched.add_argument("--allow-unsigned", action="store_true", help="take an .rpm without a known signature")
     fetched.add_argument("--key", action="append", default=[], metavar="FILE", help="trust this public key of an .rpm")

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+SPEC = "a suite (bookworm, bookworm/6.12, trixie:generic), a .deb, .rpm, vmlinuz or disk image, or lab:NAME"
+"""What names a kernel, for the help of the commands that take one."""
+
+
 def report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON (- for standard output)")
     parser.add_argument("--junit", metavar="FILE", help="write the report as JUnit XML")

@@ -8,14 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.cli import reproduce, verify
-from harness.cli.output import publish, report_options, stream, usage
+from harness.cli.output import SPEC, publish, report_options, stream, usage
 from harness.errors import HarnessError
 from harness.report import EXIT_OK, Report
 
 if TYPE_CHECKING:
     from harness.vm.machine import Machine
-
-_SPEC = "a suite (bookworm, bookworm/6.12, trixie:generic), a .deb, .rpm, vmlinuz or disk image, or lab:NAME"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _machine_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--kernel", required=True, metavar="SPEC", help=_SPEC)
+    parser.add_argument("--kernel", required=True, metavar="SPEC", help=SPEC)
     parser.add_argument("--cpus", type=int, metavar="N", help="processors of the guest (default 1)")
     parser.add_argument("--memory", type=int, metavar="MIB", help="its memory (default 512)")
     parser.add_argument(
