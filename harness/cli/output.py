@@ -38,6 +38,19 @@ def stream(options: argparse.Namespace) -> TextIO:
     return sys.stderr if to_stdout else sys.stdout
 
 
+def named_for(options: argparse.Namespace, word: str) -> argparse.Namespace:
+    """The options for one of several reports, whose word comes into the names of its files; unchanged without one."""
+    if not word:
+        return options
+    found = argparse.Namespace(**vars(options))
+    for name in ("json", "junit", "markdown", "html", "sbom"):
+        path = getattr(options, name, None)
+        if path and not path.startswith(("-", "/dev/")):
+            stem, dot, suffix = path.rpartition(".")
+            setattr(found, name, f"{stem}.{word}{dot}{suffix}" if dot else f"{path}.{word}")
+    return found
+
+
 takers: list[Callable[[Report], None]] = []
 """Who takes a Report in place of files and screen: in a guest, which sends it home, nobody looks at either."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.cli import reproduce, verify
-from harness.cli.output import SPEC, publish, report_options, stream, usage
+from harness.cli.output import SPEC, named_for, publish, report_options, stream, usage
 from harness.errors import HarnessError
 from harness.report import EXIT_OK, Report
 
@@ -146,7 +146,8 @@ def _run(
 
             from harness.report import console
 
-            own = _named_for(options, machine, alone=len(machines) == 1)
+            word = "" if len(machines) == 1 else machine.variation or "usual"
+            own = named_for(options, word.replace(" ", "_").replace("/", "_"))
             told = failed.verdict(report) or verdict(report)
             status = max(status, publish(own, report, told, console.console(stream(options))))
     except _Wrong as error:
@@ -159,17 +160,3 @@ def _machines(choose: Callable[[], list[Machine]]) -> list[Machine]:
         return choose()
     except HarnessError as error:
         raise _Wrong(str(error)) from error
-
-
-def _named_for(options: argparse.Namespace, machine: Machine, *, alone: bool) -> argparse.Namespace:
-    """The options for one of several reports: files get the machine's variation into their names."""
-    if alone:
-        return options
-    found = argparse.Namespace(**vars(options))
-    for name in ("json", "junit", "markdown", "html"):
-        path = getattr(options, name)
-        if path and not path.startswith(("-", "/dev/")):
-            stem, dot, suffix = path.rpartition(".")
-            variation = (machine.variation or "usual").replace(" ", "_").replace("/", "_")
-            setattr(found, name, f"{stem}.{variation}{dot}{suffix}" if dot else f"{path}.{variation}")
-    return found
