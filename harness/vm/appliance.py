@@ -2,12 +2,18 @@
 
 guestfish(1) is driven over its standard input, a command at a time. The appliance needs a kernel with its modules: the
 host's own in /boot, where it has one, else the suite's from the cache. TCG: a /dev/kvm that is there may not work.
+
+shell() is libguestfs' `debug sh`: a shell of the appliance's own, beside the system that is mounted at SYSROOT, and
+none of whose programs it runs. One command of it does what thousands of libguestfs' calls would.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import re
+import secrets
 import select
 import shlex
 import shutil
@@ -28,16 +34,29 @@ _START_SECONDS = 240  # the appliance alone takes 17 s on an idle machine under 
 _SECONDS = 300  # for a command: a kernel's modules are the largest thing that is copied
 _END_SECONDS = 10  # it takes a few hundredths of one
 _NAMES = 4096  # of a directory
-_MARK = "msp-harness: done"
+_ANSWER = 64 << 20  # bytes of a command's answer; libguestfs' own limit of a message is 4 MiB
+_ERRORS = 1 << 20  # bytes of its standard error that are looked at, from its end
+_PIECE = 2_900_000  # bytes that are less than 4 MiB in base64
+_SHOWN = 160  # characters of a command in an error
+_SCRIPT = 128_000  # bytes of a script in base64: Linux takes 128 KiB as one argument (MAX_ARG_STRLEN)
 _ROOT = re.compile(r"/dev/[A-Za-z0-9/_.:+-]+|btrfsvol:[A-Za-z0-9/_.:+@-]+")
 
 
-class Appliance:
-    """A disk image in an appliance that ends with the with block. format is QEMU's name of the image's format."""
+SYSROOT = "/sysroot"
+"""Where shell() finds the file systems that are mounted."""
 
-    def __init__(self, disk: Path, format: str):
-        self._disk, self._format = disk, format
-        self._attempted = f"read {disk.name} with libguestfs"
+
+class Appliance:
+    """A disk image in an appliance that ends with the with block.
+
+    format is QEMU's name of the image's format. A disk is only ever read, unless it is writable: a scratch disk.
+    name is what errors call it.
+    """
+
+    def __init__(self, disk: Path, format: str, *, writable: bool = False, name: str = ""):
+        self._disk, self._format, self._writable = disk, format, writable
+        self._attempted = f"read {name or disk.name} with libguestfs"
+        self._mark = f"msp-harness: {secrets.token_hex(16)}"  # what an image holds cannot be it
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Appliance:
@@ -46,8 +65,9 @@ class Appliance:
         self._stack = ExitStack()
         try:
             self._start(self._stack.enter_context(scratch.directory("guestfs")))
-            self._ask(f"add {_quoted(str(self._disk))} readonly:true format:{self._format}")
-            self._ask("run", _START_SECONDS)
+            mode = "cachemode:unsafe" if self._writable else "readonly:true"
+            self.ask(f"add {quoted(str(self._disk))} {mode} format:{self._format}")
+            self.ask("run", _START_SECONDS)
         except BaseException:
             self._end()
             raise
@@ -74,29 +94,29 @@ class Appliance:
 
     def mount_system(self) -> None:
         """Mount, inside the appliance and read only, the file systems of the operating system on the disk."""
-        roots = self._ask("inspect-os")
+        roots = self.ask("inspect-os")
         if not roots:
             raise HarnessError(self._attempted, "there is no operating system on it that libguestfs knows")
         root = roots[0].strip()
         if not _ROOT.fullmatch(root):
             raise HarnessError(self._attempted, f"its root has the unusual name {root!r}")
-        self._ask(f"mount-ro {root} /")
-        for line in self._ask(f"inspect-get-mountpoints {root}"):  # as the disk's fstab has it: it may be wrong
+        self.ask(f"mount-ro {root} /")
+        for line in self.ask(f"inspect-get-mountpoints {root}"):  # as the disk's fstab has it: it may be wrong
             place, _, device = (word.strip() for word in line.partition(":"))
             if place in ("/boot", "/usr") and _ROOT.fullmatch(device):  # no more is looked at
-                self._ask(f"-mount-ro {device} {place}")
+                self.ask(f"-mount-ro {device} {place}")
 
     def names(self, directory: str) -> list[str]:
         """The names in a directory of the system; none where there is no such directory."""
-        if self._ask(f"is-dir {_quoted(directory)} followsymlinks:true") != ["true"]:
+        if self.ask(f"is-dir {quoted(directory)} followsymlinks:true") != ["true"]:
             return []
-        return self._ask(f"ls {_quoted(directory)}")[:_NAMES]
+        return self.ask(f"ls {quoted(directory)}")[:_NAMES]
 
     def text(self, path: str, largest: int) -> str:
         """A text file of the system; nothing where there is none, or one that is larger."""
-        if self._ask(f"is-file {_quoted(path)} followsymlinks:true") != ["true"]:
+        if self.ask(f"is-file {quoted(path)} followsymlinks:true") != ["true"]:
             return ""
-        if int(self._ask(f"filesize {_quoted(path)}")[0]) > largest:
+        if int(self.ask(f"filesize {quoted(path)}")[0]) > largest:
             return ""
         target = self._work / "text"
         self.download(path, target, largest)
@@ -104,19 +124,44 @@ class Appliance:
 
     def download(self, path: str, target: Path, largest: int) -> None:
         """Copy a file of the system to the host, up to so many bytes. Raises HarnessError for a larger one."""
-        self._ask(f"download {_quoted(path)} - {_piped(target, largest)}")
+        self.ask(f"download {quoted(path)} - {_piped(target, largest)}")
         self._check(target, path, largest)
 
     def archive(self, directory: str, target: Path, largest: int) -> None:
         """A tar archive of a directory of the system, up to so many bytes. Raises HarnessError for a larger one."""
-        self._ask(f"tar-out {_quoted(directory)} - {_piped(target, largest)}")
+        self.ask(f"tar-out {quoted(directory)} - {_piped(target, largest)}")
         self._check(target, directory, largest)
+
+    def shell(self, script: str, seconds: float = _SECONDS) -> str:
+        """What a shell script in the appliance prints, its complaints included."""
+        packed = base64.b64encode(script.encode()).decode()
+        if len(packed) > _SCRIPT:
+            raise HarnessError(self._attempted, f"a script of {len(packed)} bytes is too long")
+        return "\n".join(self.ask(f'debug sh "echo {packed} | base64 -d | sh"', seconds))
+
+    def content(self, path: str, largest: int, seconds: float = _SECONDS) -> bytes:
+        """A file of the appliance's own, up to so many bytes; nothing where there is none."""
+        place, parts = shlex.quote(path), []
+        for offset in range(0, largest, _PIECE):
+            size = min(_PIECE, largest - offset)
+            script = f"tail -c +{offset + 1} {place} 2>/dev/null | head -c {size} | base64 -w0"
+            try:
+                parts.append(base64.b64decode(self.shell(script, seconds), validate=True))
+            except (binascii.Error, ValueError):
+                raise HarnessError(self._attempted, f"{path} came back damaged from the appliance") from None
+            if len(parts[-1]) < size:
+                break
+        return b"".join(parts)
+
+    def said(self) -> str:
+        """libguestfs' last complaint: why a command that was allowed to fail did so."""
+        return self._complaints()[0]
 
     def _check(self, target: Path, path: str, largest: int) -> None:
         if target.stat().st_size > largest:
             raise HarnessError(self._attempted, f"{path} in it is larger than {largest >> 20} MiB")
 
-    def _ask(self, command: str, seconds: float = _SECONDS) -> list[str]:
+    def ask(self, command: str, seconds: float = _SECONDS) -> list[str]:
         """The lines that a command of guestfish prints. Raises HarnessError with libguestfs' words."""
         assert self._process is not None
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -124,27 +169,35 @@ class Appliance:
         assert stdout is not None
         deadline, said = time.monotonic() + seconds, b""
         try:
-            stdin.write(f"{command}\necho {_quoted(_MARK)}\n".encode())
+            stdin.write(f"{command}\necho {quoted(self._mark)}\n".encode())
             stdin.flush()
         except BrokenPipeError:
             raise self._failed(command) from None
-        end = f"{_MARK}\n".encode()
+        end = f"{self._mark}\n".encode()
         while not (said == end or said.endswith(b"\n" + end)):
             ready = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0]
             interruption.check()
             if not ready:
-                raise HarnessError(self._attempted, f"`{command}` had not ended after {seconds:g} s")
+                raise HarnessError(self._attempted, f"`{_short(command)}` had not ended after {seconds:g} s")
             piece = os.read(stdout.fileno(), 1 << 16)
             if not piece:
                 raise self._failed(command)
             said += piece
+            if len(said) > _ANSWER:
+                raise HarnessError(self._attempted, f"`{_short(command)}` printed more than {_ANSWER >> 20} MiB")
         return text(said.removesuffix(end)).splitlines()
 
     def _failed(self, command: str) -> HarnessError:
-        self._errors.seek(0)
-        lines = [line for line in text(self._errors.read(1 << 20)).splitlines() if line.strip()]
+        last, lines = self._complaints()
+        return HarnessError(
+            self._attempted, f"`{_short(command)}`: {last}", "-v shows more", detail="\n".join(lines[-40:])
+        )
+
+    def _complaints(self) -> tuple[str, list[str]]:
+        self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - _ERRORS))
+        lines = [line for line in text(self._errors.read(_ERRORS)).splitlines() if line.strip()]
         last = next((line for line in reversed(lines) if "libguestfs:" in line or "error" in line), "nothing on stderr")
-        return HarnessError(self._attempted, f"`{command}`: {last}", "-v shows more", detail="\n".join(lines[-40:]))
+        return last, lines
 
     def _end(self) -> None:
         """End guestfish with its QEMU: by itself, so that it removes its sockets; else by force."""
@@ -162,7 +215,11 @@ class Appliance:
         self._stack.close()
 
 
-def _quoted(word: str) -> str:
+def _short(command: str) -> str:
+    return command if len(command) <= _SHOWN else f"{command[:_SHOWN]}…"
+
+
+def quoted(word: str) -> str:
     """A word for guestfish: in double quotes, as its manual has it. A line's end cannot be in one."""
     if "\n" in word:
         raise HarnessError(f"read {word!r} with libguestfs", "its name has more than one line")
