@@ -2,7 +2,8 @@
 
 A code is never reused: one that is no longer found by anything moves to RETIRED. The letter says the subject:
 V the verifier, A attaching and what happens to the attachment, K the key, P provisioning and the proxy.
-E the evidence itself. The rows for V stand in verifier_codes, what only a diagnosis finds in diagnosis_codes.
+E the evidence itself. The rows for V stand in verifier_codes, what only a diagnosis finds in diagnosis_codes, what only
+a look into an image finds in image_codes.
 """
 
 from __future__ import annotations
@@ -337,9 +338,9 @@ UNKNOWN_MESSAGE = Code(
 @cache
 def all_codes() -> Mapping[str, Code]:
     """Every code by its id, in the order of ids."""
-    from harness.msp import diagnosis_codes, verifier_codes  # they need Code from here
+    from harness.msp import diagnosis_codes, image_codes, verifier_codes  # they need Code from here
 
-    modules = (globals(), vars(verifier_codes), vars(diagnosis_codes))
+    modules = (globals(), vars(verifier_codes), vars(diagnosis_codes), vars(image_codes))
     rows = [row for module in modules for row in module.values() if isinstance(row, Code)]
     return {row.id: row for row in sorted(rows, key=lambda row: row.id)}
 

@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from harness.msp import codes, diagnosis_codes, guide, verifier_codes
+from harness.msp import codes, diagnosis_codes, guide, image_codes, verifier_codes
 
 GUIDE_HEADINGS = {value for name, value in vars(guide).items() if name.isupper() and isinstance(value, str)}
 
 
 def defined() -> list[codes.Code]:
-    modules = (vars(codes), vars(verifier_codes), vars(diagnosis_codes))
+    modules = (vars(codes), vars(verifier_codes), vars(diagnosis_codes), vars(image_codes))
     return [row for module in modules for row in module.values() if isinstance(row, codes.Code)]
 
 
