@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 _ENTRY = re.compile(r"""(menuentry|submenu)\s+(?:'([^']*)'|"([^"]*)"|(\S+))(.*)""")
 _ID = re.compile(r"""(?:\$menuentry_id_option|--id)\s+['"]?([^'"\s{]+)""")
-_LINUX = re.compile(r"linux(?:16|efi)?\s+(?:\([^)]*\))?\S*?vmlinuz-([^\s'\"]+)")
+_LINUX = re.compile(r"linux(?:16|efi)?\s+(?:\([^)]*\))?\S*?vmlinuz-([^\s'\"]+)[\"']?(.*)")
 _DEFAULT = re.compile(r"""set\s+default=["']?([^"'\n;]*)""")
 _DEEP = 8  # submenus
 
@@ -24,7 +24,21 @@ class _Row:
     title: str
     id: str = ""
     release: str = ""
+    line: str = ""
     rows: list[_Row] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What boots: the release, the command line as it stands there (with GRUB's variables), and the entry's name.
+
+    title is empty where neither the menu nor an entry names a kernel that is there: then it is the newest, and nobody
+    knows its command line.
+    """
+
+    release: str
+    line: str = ""
+    title: str = ""
 
 
 def default(releases: Iterable[str], menu: str, environment: str, entries: Mapping[str, str]) -> str:
@@ -33,12 +47,17 @@ def default(releases: Iterable[str], menu: str, environment: str, entries: Mappi
     releases are those with an image; menu is grub.cfg, environment is grubenv, entries are the files of loader/entries
     by name without .conf. Raises ValueError where there is no release.
     """
+    return choose(releases, menu, environment, entries).release
+
+
+def choose(releases: Iterable[str], menu: str, environment: str, entries: Mapping[str, str]) -> Choice:
+    """The same with its command line and the name of the entry."""
     known = sorted(set(releases), key=version_key)
     if not known:
         raise ValueError("no releases")
     saved = dict(line.split("=", 1) for line in environment.splitlines() if "=" in line).get("saved_entry", "")
     found = _of_entries(entries, saved) if entries and ("blscfg" in menu or not menu) else _of_menu(menu, saved)
-    return found if found in known else known[-1]
+    return found if found.release in known else Choice(known[-1])
 
 
 def version_key(release: str) -> list[tuple[int, int, str]]:
@@ -48,20 +67,22 @@ def version_key(release: str) -> list[tuple[int, int, str]]:
     return [*keys, (-1, 0, "")]  # the end comes before anything but ~
 
 
-def _of_entries(entries: Mapping[str, str], saved: str) -> str:
+def _of_entries(entries: Mapping[str, str], saved: str) -> Choice:
     """GRUB shows entries newest first, and takes the saved one where there is one of that name."""
     name = saved if saved in entries else max(entries, key=version_key)
+    release, options = "", []
     for line in entries[name].splitlines():
         key, _, value = line.strip().partition(" ")
         if key == "version":
-            return value.strip()
-        found = _LINUX.match(line.strip())
-        if found:
-            return found.group(1)
-    return ""
+            release = value.strip()
+        elif key == "options":
+            options.append(value.strip())
+        elif not release and (found := _LINUX.match(line.strip())):
+            release = found.group(1)
+    return Choice(release, " ".join(options), name)
 
 
-def _of_menu(menu: str, saved: str) -> str:
+def _of_menu(menu: str, saved: str) -> Choice:
     rows = _rows(menu)
     told = _DEFAULT.findall(menu)
     chosen = next(
@@ -82,15 +103,15 @@ def _chosen(rows: list[_Row], step: str) -> _Row | None:
     return next((row for row in rows if step in (row.id, row.title)), None)
 
 
-def _first(row: _Row) -> str:
-    """The release of an entry, or of the first one in a submenu."""
+def _first(row: _Row) -> Choice:
+    """The kernel of an entry, or of the first one in a submenu."""
     waiting = [row]
     while waiting:
         each = waiting.pop(0)
         if each.release:
-            return each.release
+            return Choice(each.release, each.line, each.title or each.id)
         waiting = [*each.rows, *waiting]
-    return ""
+    return Choice("")
 
 
 def _rows(menu: str) -> list[_Row]:
@@ -111,7 +132,7 @@ def _rows(menu: str) -> list[_Row]:
             open_rows.append(row)
             braces.append(True)
         elif linux and not open_rows[-1].release and len(open_rows) > 1:
-            open_rows[-1].release = linux.group(1)
+            open_rows[-1].release, open_rows[-1].line = linux.group(1), linux.group(2).strip()
         elif stripped == "}" and len(braces) > 1:
             if braces.pop():
                 open_rows.pop()
