@@ -56,6 +56,10 @@ QEMU_IMG = "qemu-img"  # qemu-img(1)
 RSYNC = "rsync"  # rsync(1): Vagrant's synced folder
 SSH = "ssh"  # ssh(1)
 GRUB = "grub"  # grub-mkimage(1) and the first stage for a PC's BIOS
+GRUB_EFI = "grub-efi"  # GRUB's modules for UEFI
+MTOOLS = "mtools"  # mformat(1), mcopy(1): a FAT file system without a mount
+SFDISK = "sfdisk"  # sfdisk(8): a GPT
+OVMF = "ovmf"  # UEFI for a machine that QEMU makes
 
 # What `msp-harness verify` cannot do without, and what the census, the tests and the benchmark use besides.
 RUNTIME_NEEDS = (PYTHON, VENV, BCC, HEADERS)
@@ -73,6 +77,8 @@ KERNEL_NEEDS = (RPM, GUESTFISH)
 BUILD_NEEDS = (GCC, MAKE, FLEX, BISON, BC, LIBELF, PAHOLE, PATCH, XZ, CCACHE)
 # What it takes to run Vagrant with a box of our own; set-up installs it for `make vagrant-test` and `test-all` only.
 VAGRANT_NEEDS = (VAGRANT, VAGRANT_LIBVIRT, LIBVIRTD, LIBVIRT_QEMU, VIRSH, QEMU_IMG, RSYNC, SSH, GRUB)
+# What it takes to make images of whole systems and to boot them; set-up installs it for `make test` only.
+SAMPLE_NEEDS = (MMDEBSTRAP, E2FSPROGS, GRUB, GRUB_EFI, MTOOLS, SFDISK, QEMU_IMG, OVMF)
 
 WHAT = {
     PYTHON: "Python 3.11 or newer",
@@ -114,6 +120,10 @@ WHAT = {
     RSYNC: "rsync",
     SSH: "ssh",
     GRUB: "grub-mkimage",
+    GRUB_EFI: "GRUB for UEFI",
+    MTOOLS: "mtools",
+    SFDISK: "sfdisk",
+    OVMF: "OVMF",
 }
 
 
@@ -173,6 +183,10 @@ _DEBIAN = {
     RSYNC: "rsync",
     SSH: "openssh-client",
     GRUB: "grub-pc-bin",
+    GRUB_EFI: "grub-efi-amd64-bin",
+    MTOOLS: "mtools",
+    SFDISK: "fdisk",
+    OVMF: "ovmf",
 }
 """Debian's packages by need; Ubuntu names a few differently."""
 

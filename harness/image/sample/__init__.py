@@ -1,0 +1,93 @@
+"""Images to try things on, made of Debian's packages: good ones, and ones that are broken in one known way each.
+
+    build(Sample("bookworm", agent="reference", breaks=("unit-disabled",)), Path("sample.qcow2"))
+
+A suite's root file system is made once (base), what is asked for is laid over it (agent_files), broken (breaks) and put
+on a disk (disk). Nothing is mounted and no loop device used; it takes root, since files have other owners.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.command import run
+from harness.errors import HarnessError
+from harness.image.sample import base, disk, menu
+from harness.vm import cache, scratch
+
+REFERENCE = "reference"
+"""The agent that is this project's own."""
+
+KIND = "samples"
+"""Where good ones are in the cache."""
+
+SIZE = 3 << 30
+"""Bytes of a sample's disk; what is not used takes no room."""
+
+NOT_DISKS = ("directory", "tar")
+FORMATS = (*disk.FORMATS, *NOT_DISKS)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What to make. agent: nothing, "reference", or the path of a .deb or of a directory that is laid over the root.
+
+    breaks are names of breaks.BREAKS, applied in this order. generation is the VM's: 1 boots by a BIOS, 2 by UEFI.
+    provision: seconds until the reference agent gives provisioning up.
+    """
+
+    suite: str
+    agent: str = ""
+    breaks: tuple[str, ...] = ()
+    format: str = "qcow2"
+    generation: int = 1
+    provision: float = 120.0
+
+
+def build(spec: Sample, target: Path, tell: Callable[[str], None] = lambda line: None) -> Path:
+    """Make a sample at target, which is there whole or not at all, and give it.
+
+    Raises HarnessError for what is not in the tables, and when a program or packages cannot be had.
+    """
+    attempted = f"make the sample {target}"
+    if spec.format not in FORMATS:
+        raise HarnessError(attempted, f"{spec.format} is no format here", f"take one of {', '.join(FORMATS)}")
+    if spec.generation not in (1, 2):
+        raise HarnessError(attempted, f"there is no generation {spec.generation} of VMs", "take 1 or 2")
+    if target.exists():
+        raise HarnessError(attempted, "it is there already", "remove it, or take another name")
+    origin = base.get(spec.suite, tell)
+    with scratch.directory("sample") as place:
+        root = place / "root"
+        root.mkdir(0o755)
+        run(["tar", "-C", root, "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", origin], timeout=600)
+        menu.write(root)
+        made = place / "made"
+        if spec.format == "directory":
+            made = root
+        elif spec.format == "tar":
+            run(["tar", "-C", root, "--numeric-owner", "--xattrs", "--xattrs-include=*", "-cf", made, "."], timeout=600)
+        else:
+            layout, raw = disk.Layout(SIZE, base.LABEL), place / "disk.raw"
+            (disk.uefi if spec.generation == 2 else disk.bios)(root, raw, layout)
+            disk.FORMATS[spec.format](raw, made)
+        shutil.move(made, target)
+    return target
+
+
+def good(suite: str, agent: bool = True, tell: Callable[[str], None] = lambda line: None) -> Path:
+    """A sample without a fault (qcow2, generation 1), kept in the cache: a path that is not to be written to."""
+    spec = Sample(suite, REFERENCE if agent else "")
+    code = hashlib.sha256(base.get(suite, tell).parent.name.encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(path.read_bytes())
+    name = f"{suite}-{'agent' if agent else 'plain'}-{code.hexdigest()[:16]}"
+
+    def make(place: Path) -> None:
+        build(spec, place / "disk.qcow2", tell)
+
+    return cache.kept(KIND, name, make) / "disk.qcow2"
