@@ -37,6 +37,7 @@ class Seen:
     status: int | None
     at: float  # seconds since the epoch
     note: str = ""
+    body: bytes = b""  # of a health report alone
 
 
 Scenario = Callable[[Request, Callable[[], Awaitable[Response]]], Awaitable[Response]]
@@ -121,7 +122,8 @@ class _Session:
             note = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._note(request.method, request.target, request.headers, size, status, note)
+            kept = bytes(body) if wireserver.is_health(request.target) else b""
+            self._note(request.method, request.target, request.headers, size, status, note, kept)
 
     def refused(self, status: int, why: str) -> None:
         self._note("", "", (), 0, status, why)
@@ -129,6 +131,8 @@ class _Session:
     async def close(self) -> None:
         pass
 
-    def _note(self, method: str, target: str, headers: Headers, size: int, status: int | None, note: str) -> None:
-        name = self._service.endpoint.name
-        self._fabric.requests.append(Seen(name, self._peer, method, target, headers, size, status, time.time(), note))
+    def _note(
+        self, method: str, target: str, headers: Headers, size: int, status: int | None, note: str, body: bytes = b""
+    ) -> None:
+        name, now = self._service.endpoint.name, time.time()
+        self._fabric.requests.append(Seen(name, self._peer, method, target, headers, size, status, now, note, body))

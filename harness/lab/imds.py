@@ -21,7 +21,7 @@ VERSIONS = [
     "2017-03-01", "2017-04-02", "2017-08-01", "2017-10-01", "2017-12-01", "2018-02-01", "2018-04-02", "2018-10-01",
     "2019-02-01", "2019-03-11", "2019-04-30", "2019-06-01", "2019-06-04", "2019-08-01", "2019-08-15", "2019-11-01",
     "2020-06-01", "2020-07-15", "2020-09-01", "2020-10-01", "2020-12-01", "2021-01-01", "2021-02-01", "2021-03-01",
-    "2021-05-01", "2021-10-01", "2021-11-01", "2021-11-15", "2021-12-13", "2023-07-01",
+    "2021-05-01", "2021-08-01", "2021-10-01", "2021-11-01", "2021-11-15", "2021-12-13", "2023-07-01",
 ]
 # fmt: on
 
@@ -34,16 +34,28 @@ OUR_WORDS = {
     "leaf": "Bad request. This resource is a value: format=text must be specified",
 }
 
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f msp-harness"
+"""Nobody has the private half: the 32 bytes are 0, 1, 2 …"""
+
+EXTENDED = {"compute": {"hasCustomData": False, "ppsType": "None"}}
+"""What `extended=true` adds: only cloud-init is known to ask for it, which reads ppsType of it (sources, 21.2 on)."""
+
 INSTANCE: Mapping[str, Any] = {
     "compute": {
         "azEnvironment": "AzurePublicCloud",
         "location": "westeurope",
         "name": "msp-lab",
         "offer": "debian-12",
+        "osProfile": {
+            "adminUsername": "azureuser",
+            "computerName": "msp-lab",
+            "disablePasswordAuthentication": "true",
+        },
         "osType": "Linux",
         "platformFaultDomain": "0",
         "platformUpdateDomain": "0",
         "provider": "Microsoft.Compute",
+        "publicKeys": [{"keyData": PUBLIC_KEY, "path": "/home/azureuser/.ssh/authorized_keys"}],
         "publisher": "Debian",
         "resourceGroupName": "msp-harness",
         "resourceId": "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/msp-harness"
@@ -118,7 +130,8 @@ def _api_version(call: Call) -> Response | None:
 
 
 def _instance(call: Call) -> Response:
-    found: Any = INSTANCE
+    extended = call.query.get("extended", "").lower() == "true"
+    found: Any = {**INSTANCE, "extended": EXTENDED} if extended else INSTANCE
     for name in call.path.split("/")[3:]:
         if not name:
             continue

@@ -144,6 +144,12 @@ def _config(call: Call) -> Response:
     return xml_answer(200, document) if document else _not_found(call)
 
 
+def is_health(target: str) -> bool:
+    """Whether a request of this target is a report of the machine's health."""
+    path, _, query = target.lower().partition("?")
+    return path.rstrip("/").endswith("/machine") and "comp=health" in query.split("&")
+
+
 def _accepted(call: Call) -> Response:
     return Response(200)
 
