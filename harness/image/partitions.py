@@ -9,7 +9,7 @@ import struct
 import uuid
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.image.image import Partition
 
@@ -36,25 +36,41 @@ _BOOT_CODE = 440  # bytes of the record before the disk's signature
 
 @dataclass(frozen=True)
 class Table:
-    """kind: gpt, mbr or nothing. boot_code: whether the first sector holds any. troubles: a sentence each."""
+    """kind: gpt, mbr or nothing. bios: whether a BIOS finds something to boot. troubles: a sentence each."""
 
     kind: str
     partitions: tuple[Partition, ...] = ()
-    boot_code: bool = False
+    bios: bool = False
     troubles: tuple[str, ...] = ()
 
 
 def table(read: Read) -> Table:
     """The table of a disk. What is damaged is left out and told; nothing is raised but by read."""
+    found = _table(read)
+    return replace(found, bios=_boots(read, found))
+
+
+def _boots(read: Read, table: Table) -> bool:
+    """Whether a BIOS gets further than the first sector: to GRUB's core image, or to an active partition's boot sector.
+
+    Partitioning programs write a code of their own that starts the active partition; so a code alone says nothing.
+    """
+    code = read(0, SECTOR)[:_BOOT_CODE]
+    if b"GRUB" in code:
+        return table.kind != "gpt" or any(each.kind == BIOS_BOOT for each in table.partitions)
+    active = [each for each in table.partitions if each.bootable and table.kind == "mbr"]
+    return any(code) and any(any(read(each.start, SECTOR)[:_BOOT_CODE]) for each in active)
+
+
+def _table(read: Read) -> Table:
     record = read(0, SECTOR)
     if len(record) < SECTOR or record[510:512] != b"\x55\xaa":
         return Table("")
-    boot_code = any(record[:_BOOT_CODE])
     primary = [(number, entry) for number, entry in enumerate(_entries(record, 0), 1) if entry[2]]
     if any(kind == _PROTECTIVE for kind, _, _, _ in (entry for _, entry in primary)):
-        return _gpt(read, boot_code)
+        return _gpt(read)
     if not primary or any(status not in (0, 0x80) for status in record[446:510:16]):
-        return Table("", boot_code=boot_code)  # a boot sector of a file system has the same signature
+        return Table("")  # a boot sector of a file system has the same signature
     found, troubles = [], []
     for number, (kind, start, size, active) in primary:
         if kind in _EXTENDED:
@@ -63,7 +79,7 @@ def table(read: Read) -> Table:
             troubles += trouble
         else:
             found.append(Partition(number, start, size, kind, active))
-    return Table("mbr", tuple(found), boot_code, tuple(troubles))
+    return Table("mbr", tuple(found), troubles=tuple(troubles))
 
 
 def _entries(record: bytes, base: int) -> list[tuple[str, int, int, bool]]:
@@ -95,16 +111,16 @@ def _logical(read: Read, extended: int) -> tuple[list[Partition], list[str]]:
     return found, ["the chain of logical partitions has no end"]
 
 
-def _gpt(read: Read, boot_code: bool) -> Table:
+def _gpt(read: Read) -> Table:
     head = read(SECTOR, SECTOR)
     if len(head) < SECTOR or head[:8] != b"EFI PART":
-        return Table("gpt", (), boot_code, ("the GPT header is missing or damaged",))
+        return Table("gpt", troubles=("the GPT header is missing or damaged",))
     _, _, size, crc, _, _, _, _, _, _, where, count, each, entries_crc = _GPT_HEADER.unpack_from(head)
     troubles = []
     if not _GPT_HEADER.size <= size <= SECTOR or zlib.crc32(head[:16] + bytes(4) + head[20:size]) != crc:
         troubles.append("the GPT header has a wrong checksum")
     if not 1 <= count <= _GPT_ENTRIES or not 128 <= each <= _GPT_ENTRY_SIZE or each % 8:
-        return Table("gpt", (), boot_code, (*troubles, f"the GPT claims {count} entries of {each} bytes"))
+        return Table("gpt", troubles=(*troubles, f"the GPT claims {count} entries of {each} bytes"))
     entries = read(where * SECTOR, count * each)
     if len(entries) < count * each or zlib.crc32(entries) != entries_crc:
         troubles.append("the GPT's entries have a wrong checksum")
@@ -115,4 +131,4 @@ def _gpt(read: Read, boot_code: bool) -> Table:
             name = str(uuid.UUID(bytes_le=kind))
             span = max(0, last - first + 1) * SECTOR
             found.append(Partition(number + 1, first * SECTOR, span, name, bool(flags & 4)))
-    return Table("gpt", tuple(found), boot_code, tuple(troubles))
+    return Table("gpt", tuple(found), troubles=tuple(troubles))

@@ -137,7 +137,7 @@ class Appliance:
         packed = base64.b64encode(script.encode()).decode()
         if len(packed) > _SCRIPT:
             raise HarnessError(self._attempted, f"a script of {len(packed)} bytes is too long")
-        return "\n".join(self.ask(f'debug sh "echo {packed} | base64 -d | sh"', seconds))
+        return "\n".join(self.ask(f'debug sh "echo {packed} | base64 -d | sh; true"', seconds))
 
     def content(self, path: str, largest: int, seconds: float = _SECONDS) -> bytes:
         """A file of the appliance's own, up to so many bytes; nothing where there is none."""
@@ -152,6 +152,10 @@ class Appliance:
             if len(parts[-1]) < size:
                 break
         return b"".join(parts)
+
+    def complaints(self) -> int:
+        """How much libguestfs has complained so far, in bytes: more after a command means that it failed."""
+        return self._errors.seek(0, os.SEEK_END)
 
     def said(self) -> str:
         """libguestfs' last complaint: why a command that was allowed to fail did so."""

@@ -1,0 +1,174 @@
+"""A mounted system's names and contents, brought out of the appliance: one list, one archive, both bounded."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.errors import HarnessError
+from harness.image import listing, places
+from harness.image.listing import Named
+from harness.image.tree import Tree
+from harness.vm.appliance import SYSROOT, Appliance
+
+_NAMES = 64 << 20  # bytes of the list of names
+_MOST_NAMES = 400_000  # of them, and of their lengths below
+_LENGTH = 4096  # bytes of a path (PATH_MAX)
+_DEPTH = 64  # directories in directories
+_FIND_SECONDS = 180
+_TAR_SECONDS = 240
+_SPARE = 60  # seconds for the answer
+_PIECE = 60_000  # bytes of packed paths in one script
+_ARCHIVE = places.LARGEST + (64 << 20)  # bytes, with headers
+_COMPLAINTS = 100_000  # bytes of what find and tar complain of
+_ATTRIBUTE = "SCHILY.xattr."  # of a pax header
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The tree, and what of it could not be read, by path, with the reason."""
+
+    tree: Tree
+    unseen: Mapping[str, str]
+
+
+def contents(appliance: Appliance) -> Contents:
+    """Read the system that is mounted in the appliance. Raises HarnessError where nothing comes out of it."""
+    named, unseen = _names(appliance)
+    entries = {path: each.entry for path, each in named.items()}
+    chosen, left = places.choose(entries)
+    unseen |= left
+    read, failed = _files(appliance, [named[path].raw for path in chosen])
+    for path in chosen:
+        raw = named[path].raw
+        found = read.get(raw)
+        if raw in failed or found is None:
+            unseen[path] = failed.get(raw, "it could not be read")
+        elif found is not None:
+            entries[path] = replace(entries[path], data=found[0], attributes=found[1])
+    return Contents(Tree(entries), unseen)
+
+
+def _names(appliance: Appliance) -> tuple[dict[str, Named], dict[str, str]]:
+    found, unseen = _listed(appliance, ["."])
+    if unseen.keys() & {"names"}:  # the list was too long: what matters comes first
+        first, _ = _listed(appliance, list(places.important()))
+        found = first | dict(list(found.items())[: _MOST_NAMES - len(first)])
+    return found, unseen
+
+
+def _listed(appliance: Appliance, begins: Sequence[str]) -> tuple[dict[str, Named], dict[str, str]]:
+    unseen: dict[str, str] = {}
+    where = shlex.join(begins)
+    form = listing.FORMAT.replace("%P", "%p")
+    script = (
+        f"cd {SYSROOT} || exit\n"
+        f"timeout {_FIND_SECONDS} find {where} -maxdepth {_DEPTH} -printf '{form}' 2>/tmp/complaints"
+        f" | head -c {_NAMES + 1} | gzip -1 >/tmp/names.gz\n"
+        f"head -c {_COMPLAINTS} /tmp/complaints | base64 -w0\n"
+    )
+    said = _decoded(appliance.shell(script, _FIND_SECONDS + _SPARE))
+    listed = _unpacked(appliance.content("/tmp/names.gz", _NAMES), _NAMES + 1)
+    if len(listed) > _NAMES:
+        unseen["names"] = f"the system has more than {_NAMES >> 20} MiB of names; the rest of them was not read"
+    found: dict[str, Named] = {}
+    for path, each in listing.parse(listed):
+        raw = each.raw.removeprefix(b"./")
+        if len(raw) > _LENGTH:
+            unseen[path[:_LENGTH]] = f"its path is longer than {_LENGTH} bytes"
+            continue
+        if len(found) >= _MOST_NAMES:
+            unseen["names"] = f"the system has more than {_MOST_NAMES} names; the rest of them was not read"
+            break
+        if raw != b".":
+            path = "/" + path.removeprefix("/").removeprefix("./")
+            found[path] = Named(raw, each.entry)
+            if raw.count(b"/") >= _DEPTH - 1:
+                unseen["depth"] = f"below {path[:200]}: more than {_DEPTH} directories lie one in the other"
+    for path, why in _complaints(said, "find: "):
+        unseen[path] = why
+    if not found:
+        raise HarnessError("list the names of the image's system", "find in the appliance gave none", detail=repr(said))
+    return found, unseen
+
+
+def _complaints(said: bytes, begin: str) -> Iterator[tuple[str, str]]:
+    """`find: './etc/x': Input/output error`, `tar: etc/x: Cannot open: Permission denied`."""
+    for line in listing.text(said.replace(b"\n", b"\0")).split("\\x00"):
+        if line.startswith(begin):
+            path, colon, why = line.removeprefix(begin).partition(": ")
+            path = path.strip("'\u2018\u2019").removeprefix("./")
+            if colon:
+                yield f"/{path}", why
+
+
+def _files(
+    appliance: Appliance, wanted: Sequence[bytes]
+) -> tuple[dict[bytes, tuple[bytes, Mapping[str, bytes]]], dict[bytes, str]]:
+    """Contents and extended attributes of files by their raw path; and what tar could not read, with its words."""
+    if not wanted:
+        return {}, {}
+    _put(appliance, "/tmp/paths.gz", zlib.compress(b"".join(each + b"\0" for each in wanted), wbits=31))
+    script = (
+        f"cd {SYSROOT} || exit\n"
+        f"gzip -dc </tmp/paths.gz >/tmp/paths\n"
+        f"timeout {_TAR_SECONDS} tar --create --format=pax --null --no-unquote --verbatim-files-from --no-recursion"
+        " --hard-dereference --numeric-owner --xattrs --xattrs-include='*' --quoting-style=literal"
+        " --files-from=/tmp/paths"
+        f" 2>/tmp/complaints | head -c {_ARCHIVE} | gzip -1 >/tmp/files.gz\n"
+        f"head -c {_COMPLAINTS} /tmp/complaints | base64 -w0\n"
+    )
+    said = _decoded(appliance.shell(script, _TAR_SECONDS + _SPARE))
+    packed = appliance.content("/tmp/files.gz", _ARCHIVE)
+    failed = {each.encode(): why for path, why in _complaints(said, "tar: ") if (each := path.removeprefix("/"))}
+    return dict(_members(_unpacked(packed, _ARCHIVE))), failed
+
+
+def _put(appliance: Appliance, path: str, data: bytes) -> None:
+    for offset in range(0, len(data), _PIECE):
+        piece = base64.b64encode(data[offset : offset + _PIECE]).decode()
+        appliance.shell(f"echo {piece} | base64 -d {'>>' if offset else '>'}{path}")
+
+
+def _members(archive: bytes) -> Iterator[tuple[bytes, tuple[bytes, Mapping[str, bytes]]]]:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
+            for member in tar:
+                if not member.isreg():
+                    continue
+                file = tar.extractfile(member)
+                data = file.read() if file is not None else b""
+                if len(data) == member.size:
+                    attributes = {
+                        name.removeprefix(_ATTRIBUTE): value.encode("utf-8", "surrogateescape")
+                        for name, value in member.pax_headers.items()
+                        if name.startswith(_ATTRIBUTE)
+                    }
+                    yield _raw(member.name), (data, attributes)
+    except (tarfile.TarError, ValueError, EOFError, OverflowError):
+        return  # it was cut off, or is damaged: what is missing is told as that
+
+
+def _raw(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape").removeprefix(b"./")
+
+
+def _decoded(said: str) -> bytes:
+    try:
+        return base64.b64decode(said.strip(), validate=True)
+    except ValueError:
+        return said.encode("utf-8", "replace")
+
+
+def _unpacked(packed: bytes, largest: int) -> bytes:
+    """What gzip packed, up to so many bytes; what is damaged ends it."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        return unpacker.decompress(packed, largest)
+    except zlib.error:
+        return b""

@@ -1,0 +1,54 @@
+"""The disk as the appliance sees it: its first sectors, and what its partitions and volumes hold."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import re
+
+from harness.vm.appliance import Appliance
+
+_BEGIN = 64 << 10  # bytes that are read at once: a GPT with its entries
+_LARGEST = 4 << 20
+_PROBE = (
+    "for each in /dev/sda* /dev/mapper/* /dev/md*; do"
+    ' [ -b "$each" ] && timeout 30 blkid -p -o export "$each" && echo; done 2>/dev/null'
+)
+_VALUE = re.compile(r"(DEVNAME|TYPE)=(.*)")
+
+
+class Device:
+    """/dev/sda of an appliance. encrypted: the devices that are LUKS or BitLocker. size in bytes."""
+
+    def __init__(self, appliance: Appliance):
+        self._appliance = appliance
+        self._begin = b""
+        said = appliance.shell(f"blockdev --getsize64 /dev/sda; head -c {_BEGIN} /dev/sda | base64 -w0; echo; {_PROBE}")
+        size, _, rest = said.partition("\n")
+        begin, _, probed = rest.partition("\n")
+        self.size = int(size) if size.isdigit() else 0
+        self._begin = base64.b64decode(begin)
+        types = _types(probed)
+        self.lvm = any(kind == "LVM2_member" for kind in types.values())
+        self.encrypted = tuple(sorted(name for name, kind in types.items() if kind in ("crypto_LUKS", "BitLocker")))
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  # as long as the appliance
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes from an offset on, fewer at the disk's end."""
+        if offset + length <= len(self._begin):
+            return self._begin[offset : offset + length]
+        if length > _LARGEST or offset >= self.size:
+            return b""
+        script = f"tail -c +{offset + 1} /dev/sda 2>/dev/null | head -c {length} | base64 -w0"
+        return base64.b64decode(self._appliance.shell(script))
+
+
+def _types(probed: str) -> dict[str, str]:
+    """TYPE by DEVNAME of what blkid(8) exports, a paragraph a device."""
+    found = {}
+    for paragraph in probed.split("\n\n"):
+        matches = filter(None, map(_VALUE.fullmatch, paragraph.splitlines()))
+        values = {match[1]: match[2] for match in matches}
+        if "DEVNAME" in values and "TYPE" in values:
+            found[values["DEVNAME"]] = values["TYPE"]
+    return found

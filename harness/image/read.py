@@ -1,0 +1,153 @@
+"""An image read in libguestfs' appliance: its disk, its system, names, contents and packages, and what was not seen."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from harness.command import run
+from harness.errors import HarnessError
+from harness.image import partitions, source, system
+from harness.image.contents import contents
+from harness.image.device import Device
+from harness.image.image import Disk, Image
+from harness.image.source import Source
+from harness.image.tree import Tree
+from harness.vm import scratch
+from harness.vm.appliance import Appliance, quoted
+
+Tell = Callable[[str], object]
+
+_ESP_PLACES = ("/boot/efi", "/efi")
+_LOADERS = re.compile(r"/(boot/efi|efi|boot)/EFI/([^/]+)/([^/]+)\.EFI", re.IGNORECASE)
+_VENDOR_LOADERS = ("shim*", "grub*", "systemd-boot*", "bootx64", "bootaa64")
+
+
+def quiet(line: str) -> None:
+    """Tell nobody."""
+
+
+def read(name: str, *, allow_backing: bool = False, root: str = "", tell: Tell = quiet) -> Image:
+    """Read an image; it is opened for reading only. Raises HarnessError where it is none, or cannot be read at all.
+
+    root names the system to look at where there are several ("/dev/sda2"); without it, nothing is guessed: the systems
+    are told, and unseen says why the tree is empty. So it is with a disk that is encrypted or has no system.
+    allow_backing: let a qcow2 image have its content in other local files too.
+    """
+    found = source.identify(name, allow_backing=allow_backing)
+    if not found.qemu:
+        from harness.image import rootfs
+
+        return rootfs.read(found, tell)
+    if found.encryption:
+        troubles = (*found.troubles, f"the image itself is encrypted: {found.encryption}")
+        disk = Disk(found.format, found.size, found.virtual_size, encrypted=("the image",), troubles=troubles)
+        return Image(name, disk, Tree({}), unseen={"/": "the image is encrypted, and no key is asked for"})
+    with scratch.directory("image") as work:
+        file, form = _opened(found, work)
+        tell(f"starting libguestfs' appliance for {found.path.name}")
+        with Appliance(file, form, name=found.path.name) as appliance:
+            return of(appliance, found, name, root, tell)
+
+
+def _opened(found: Source, work: Path) -> tuple[Path, str]:
+    """What the appliance is given: the image, or an overlay that says what QEMU would guess wrong of a VHD.
+
+    QEMU takes a VHD's size from its cylinders, heads and sectors, which make less of it; a fixed one's footer is none
+    of the disk.
+    """
+    file = {"driver": "file", "filename": str(found.path.absolute())}
+    if found.format == "vhd-fixed":
+        told: Mapping[str, object] = {"driver": "raw", "size": found.virtual_size // 512 * 512, "file": file}
+    elif found.format == "vhd-dynamic":
+        told = {"driver": "vpc", "force_size_calc": "current_size", "file": file}
+    else:
+        return found.path.absolute(), found.qemu
+    overlay = work / "overlay.qcow2"
+    backing = ["-F", str(told["driver"]), "-b", f"json:{json.dumps(told)}"]
+    run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, overlay])
+    return overlay, "qcow2"
+
+
+def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) -> Image:
+    """The image that an appliance has been started for."""
+    device = Device(appliance)
+    table = partitions.table(device.read)
+    tell("looking for operating systems on it")
+    roots = system.roots(appliance)
+    systems = {each: system.description(appliance, each) for each in roots}
+    told = tuple(f"{each}: {_title(words)}" for each, words in systems.items())
+    unseen: dict[str, str] = {}
+    tree, packages, words = Tree({}), {}, {}
+    if root and root not in systems:
+        happened = f"{', '.join(told) or 'no system'} is what libguestfs finds on it"
+        raise HarnessError(f"read the system {root} of {found.path.name}", happened)
+    if not systems:
+        unseen["/"] = "there is no operating system on it that libguestfs knows"
+    elif len(systems) > 1 and not root:
+        unseen["/"] = f"there are {len(systems)} systems on it ({'; '.join(told)}): name one with root=DEVICE"
+    else:
+        root = root or roots[0]
+        words = systems[root]
+        mounts = system.mounts(appliance, root)
+        unseen |= system.mount(appliance, mounts)
+        if root not in unseen:
+            _mount_esp(appliance, table, mounts)
+            tell("reading its files")
+            read = contents(appliance)
+            tree = read.tree
+            unseen |= read.unseen
+            packages = system.packages(appliance.ask(f"-inspect-list-applications2 {quoted(root)}"))
+            if not packages:
+                unseen["packages"] = "libguestfs finds no packages"
+        else:
+            unseen["/"] = unseen[root]
+    for each in device.encrypted:
+        unseen.setdefault(each, "it is encrypted, and no key is asked for")
+    disk = Disk(
+        found.format,
+        found.size,
+        found.virtual_size or device.size,
+        table.kind,
+        table.partitions,
+        _firmware(table, tree),
+        device.lvm,
+        device.encrypted,
+        (*found.troubles, *table.troubles, *_outside(table, found.virtual_size or device.size)),
+    )
+    return Image(name, disk, tree, packages, words, told, unseen)
+
+
+def _title(words: Mapping[str, str]) -> str:
+    return " ".join(filter(None, (words.get("distro", words.get("type", "")), words.get("product_name", ""))))
+
+
+def _mount_esp(appliance: Appliance, table: partitions.Table, mounts: Mapping[str, str]) -> None:
+    """The EFI system partition where the system has its place, although its fstab may not name it."""
+    for each in table.partitions:
+        if each.kind in (partitions.ESP, partitions.MBR_ESP) and f"/dev/sda{each.number}" not in mounts.values():
+            for place in _ESP_PLACES:
+                if place not in mounts and appliance.ask(f"-is-dir {quoted(place)}") == ["true"]:
+                    appliance.ask(f"-mount-ro /dev/sda{each.number} {quoted(place)}")
+                    return
+
+
+def _firmware(table: partitions.Table, tree: Tree) -> str:
+    """bios, uefi, both, or nothing: by what each finds to boot."""
+    uefi = any(
+        found and any(fnmatch.fnmatch(found.group(3).lower(), each) for each in _VENDOR_LOADERS)
+        for path, _ in tree.below("/")
+        if (found := _LOADERS.fullmatch(path))
+    )
+    return "both" if uefi and table.bios else "uefi" if uefi else "bios" if table.bios else ""
+
+
+def _outside(table: partitions.Table, size: int) -> list[str]:
+    return [
+        f"partition {each.number} ends at byte {each.start + each.size}, past the disk's end at {size}"
+        for each in table.partitions
+        if each.start + each.size > size
+    ]
