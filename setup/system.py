@@ -80,10 +80,11 @@ _OF_TESTS = (
     *packages.VM_NEEDS,
     *packages.KERNEL_NEEDS,
     *packages.BUILD_NEEDS,
+    *packages.SAMPLE_NEEDS,
 )
 BESIDES = {"runtime": (), "dev": _OF_TESTS, "vagrant": (*_OF_TESTS, *packages.VAGRANT_NEEDS)}
 """What each level of set-up installs besides the needs of all: for the tests a compiler for objects, a browser, what
-boots other kernels and what builds lab kernels; for those with Vagrant that, too."""
+boots other kernels, what builds lab kernels and what makes images; for those with Vagrant that, too."""
 
 
 def missing(level: str = "runtime") -> Missing:
