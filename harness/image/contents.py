@@ -65,10 +65,10 @@ def _names(appliance: Appliance) -> tuple[dict[str, Named], dict[str, str]]:
 def _listed(appliance: Appliance, begins: Sequence[str]) -> tuple[dict[str, Named], dict[str, str]]:
     unseen: dict[str, str] = {}
     where = shlex.join(begins)
-    form = listing.FORMAT.replace("%P", "%p")
+    form = f"\\( -path './usr/share/*' -printf '{listing.NAME_ONLY}' \\) -o -printf '{listing.FORMAT}'"
     script = (
         f"cd {SYSROOT} || exit\n"
-        f"timeout {_FIND_SECONDS} find {where} -maxdepth {_DEPTH} -printf '{form}' 2>/tmp/complaints"
+        f"timeout {_FIND_SECONDS} find {where} -maxdepth {_DEPTH} {form} 2>/tmp/complaints"
         f" | head -c {_NAMES + 1} | gzip -1 >/tmp/names.gz\n"
         f"head -c {_COMPLAINTS} /tmp/complaints | base64 -w0\n"
     )
@@ -78,18 +78,15 @@ def _listed(appliance: Appliance, begins: Sequence[str]) -> tuple[dict[str, Name
         unseen["names"] = f"the system has more than {_NAMES >> 20} MiB of names; the rest of them was not read"
     found: dict[str, Named] = {}
     for path, each in listing.parse(listed):
-        raw = each.raw.removeprefix(b"./")
-        if len(raw) > _LENGTH:
+        if len(each.raw) > _LENGTH:
             unseen[path[:_LENGTH]] = f"its path is longer than {_LENGTH} bytes"
             continue
         if len(found) >= _MOST_NAMES:
             unseen["names"] = f"the system has more than {_MOST_NAMES} names; the rest of them was not read"
             break
-        if raw != b".":
-            path = "/" + path.removeprefix("/").removeprefix("./")
-            found[path] = Named(raw, each.entry)
-            if raw.count(b"/") >= _DEPTH - 1:
-                unseen["depth"] = f"below {path[:200]}: more than {_DEPTH} directories lie one in the other"
+        found[path] = each
+        if each.raw.count(b"/") >= _DEPTH - 1:
+            unseen["depth"] = f"below {path[:200]}: more than {_DEPTH} directories lie one in the other"
     for path, why in _complaints(said, "find: "):
         unseen[path] = why
     if not found:

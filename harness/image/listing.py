@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from harness.image.tree import Entry, Kind
 
-FORMAT = r"%y %m %U %G %s %P\0%l\0"
-"""For find's -printf: type, mode in octal, owner, group, size, the path below where it began, a link's target."""
+FORMAT = r"%y %m %U %G %s %p\0%l\0"
+"""For find's -printf: type, mode in octal, owner, group, size, the path, a link's target."""
+NAME_ONLY = r"%y - - - - %p\0%l\0"
+"""The same without what takes a look at the inode: under TCG that is most of the time."""
 
 _KINDS = {"f": Kind.FILE, "d": Kind.DIRECTORY, "l": Kind.LINK}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -21,7 +23,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 @dataclass(frozen=True)
 class Named:
-    """A name as it was found: raw is the path's bytes, without a slash at the begin."""
+    """A name as it was found: raw is the path's bytes, relative to the system's root."""
 
     raw: bytes
     entry: Entry
@@ -37,17 +39,19 @@ def _bytes(character: str) -> bytes:
     return character.encode("utf-8", "surrogatepass")
 
 
-def parse(listed: bytes, prefix: str = "/") -> Iterator[tuple[str, Named]]:
+def parse(listed: bytes) -> Iterator[tuple[str, Named]]:
     """Paths with what they are. A record that is cut off, the last of a list that is too long, is left out."""
     fields = listed.split(b"\0")
     for head, target in zip(fields[:-1:2], fields[1:-1:2], strict=False):
         words = head.split(b" ", 5)
         if len(words) != 6:
             continue
+        known = words[1] != b"-"
         try:
-            mode, uid, gid, size = int(words[1], 8), int(words[2]), int(words[3]), int(words[4])
+            mode, uid, gid, size = (int(words[1], 8), *map(int, words[2:5])) if known else (0, 0, 0, 0)
         except ValueError:
             continue
         kind = _KINDS.get(words[0].decode("ascii", "replace"), Kind.OTHER)
-        path = f"{prefix.rstrip('/')}/{text(words[5])}" if words[5] else prefix
-        yield path, Named(words[5], Entry(kind, mode, uid, gid, size, text(target)))
+        raw = words[5].removeprefix(b"./")
+        path = "/" if raw == b"." else f"/{text(raw)}"
+        yield path, Named(raw, Entry(kind, mode, uid, gid, size, text(target), known=known))

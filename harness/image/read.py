@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.command import run
 from harness.errors import HarnessError
-from harness.image import partitions, source, system
+from harness.image import partitions, rootfs, source, system
 from harness.image.contents import contents
 from harness.image.device import Device
 from harness.image.image import Disk, Image
@@ -39,8 +39,6 @@ def read(name: str, *, allow_backing: bool = False, root: str = "", tell: Tell =
     """
     found = source.identify(name, allow_backing=allow_backing)
     if not found.qemu:
-        from harness.image import rootfs
-
         return rootfs.read(found, tell)
     if found.encryption:
         troubles = (*found.troubles, f"the image itself is encrypted: {found.encryption}")
@@ -79,7 +77,7 @@ def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) ->
     tell("looking for operating systems on it")
     roots = system.roots(appliance)
     systems = {each: system.description(appliance, each) for each in roots}
-    told = tuple(f"{each}: {_title(words)}" for each, words in systems.items())
+    told = tuple(f"{each}: {system.title(words)}" for each, words in systems.items())
     unseen: dict[str, str] = {}
     tree, packages, words = Tree({}), {}, {}
     if root and root not in systems:
@@ -119,10 +117,6 @@ def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) ->
         (*found.troubles, *table.troubles, *_outside(table, found.virtual_size or device.size)),
     )
     return Image(name, disk, tree, packages, words, told, unseen)
-
-
-def _title(words: Mapping[str, str]) -> str:
-    return " ".join(filter(None, (words.get("distro", words.get("type", "")), words.get("product_name", ""))))
 
 
 def _mount_esp(appliance: Appliance, table: partitions.Table, mounts: Mapping[str, str]) -> None:

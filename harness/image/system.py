@@ -35,6 +35,11 @@ def description(appliance: Appliance, root: str) -> dict[str, str]:
     return found
 
 
+def title(words: Mapping[str, str]) -> str:
+    """A description in two words: `debian 12.15`."""
+    return " ".join(filter(None, (words.get("distro", words.get("type", "")), words.get("product_name", ""))))
+
+
 def mounts(appliance: Appliance, root: str) -> dict[str, str]:
     """Devices by mount point, as the system's fstab has it, parents first."""
     found = {"/": root}

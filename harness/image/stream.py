@@ -1,0 +1,117 @@
+"""A tar stream made here and unpacked in the appliance, through a named pipe: it lies nowhere in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from harness.errors import HarnessError, errno_text
+from harness.vm import archives
+from harness.vm.appliance import Appliance, quoted
+
+_SECONDS = 900  # to unpack archives.LARGEST bytes under TCG
+_WAIT = 0.02  # seconds between two looks whether the pipe has a reader
+_PIECE = 1 << 20
+
+Writer = Callable[[BinaryIO], None]
+"""Writes an archive to a stream."""
+
+
+def unpack(appliance: Appliance, work: Path, writer: Writer, directory: str) -> str:
+    """Unpack what the writer writes into a directory of the mounted disk; what tar complained of, or nothing.
+
+    work is a directory of this run's own. Raises what the writer raises.
+    """
+    pipe = work / "stream"
+    os.mkfifo(pipe, 0o600)
+    sending = _Sending(pipe, writer)
+    try:
+        before = appliance.complaints()
+        appliance.ask(f"-tar-in {quoted(str(pipe))} {quoted(directory)} xattrs:true", _SECONDS)
+        complained = appliance.complaints() != before
+    finally:
+        sending.end()
+        pipe.unlink()
+    if sending.failed is not None:
+        raise sending.failed
+    return appliance.said() if complained else ""
+
+
+def copying(path: Path) -> Writer:
+    """The writer of an archive that lies in a file, packed or not."""
+
+    def write(target: BinaryIO) -> None:
+        with archives.unpacked(path) as file:
+            shutil.copyfileobj(file, target, _PIECE)
+
+    return write
+
+
+class _Sending:
+    """A thread that writes to a pipe until all is written, or nobody reads, or it is ended."""
+
+    def __init__(self, pipe: Path, writer: Writer):
+        self._pipe, self._writer = pipe, writer
+        self._ended = threading.Event()
+        self.failed: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        descriptor = self._opened()
+        if descriptor is None:
+            return
+        try:
+            target = _Pipe(descriptor, self._ended)
+            self._writer(target)  # type: ignore[arg-type]
+        except BrokenPipeError:
+            pass  # tar has seen the end of the archive, or failed: it says so itself
+        except OSError as error:
+            happened = errno_text(error.errno or 0)
+            self.failed = HarnessError(f"read {error.filename or 'the image'}", happened, errno=error.errno or 0)
+        except Exception as error:
+            self.failed = error
+        finally:
+            os.close(descriptor)
+
+    def _opened(self) -> int | None:
+        while not self._ended.is_set():
+            try:
+                return os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # nobody reads yet
+                    return None
+                self._ended.wait(_WAIT)
+        return None
+
+
+class _Pipe:
+    """A file to write to, that gives up when nobody reads any more."""
+
+    def __init__(self, descriptor: int, ended: threading.Event):
+        self._descriptor, self._ended = descriptor, ended
+
+    def write(self, data: bytes) -> int:
+        left = memoryview(data)
+        while left:
+            if self._ended.is_set():
+                raise BrokenPipeError(errno.EPIPE, "nobody reads")
+            if select.select([], [self._descriptor], [], 0.5)[1]:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:
+                    continue
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
