@@ -65,7 +65,8 @@ def _names(appliance: Appliance) -> tuple[dict[str, Named], dict[str, str]]:
 def _listed(appliance: Appliance, begins: Sequence[str]) -> tuple[dict[str, Named], dict[str, str]]:
     unseen: dict[str, str] = {}
     where = shlex.join(begins)
-    form = f"\\( -path './usr/share/*' -printf '{listing.NAME_ONLY}' \\) -o -printf '{listing.FORMAT}'"
+    dull = " -o ".join(f"-path './{each}'" for each in places.NAMES_ALONE)
+    form = f"\\( \\( {dull} \\) -printf '{listing.NAME_ONLY}' \\) -o -printf '{listing.FORMAT}'"
     script = (
         f"cd {SYSROOT} || exit\n"
         f"timeout {_FIND_SECONDS} find {where} -maxdepth {_DEPTH} {form} 2>/tmp/complaints"

@@ -65,6 +65,12 @@ PLACES = (
 )
 """The first row that a path is like counts. The contents of the agent come before those of /etc where there is much."""
 
+NAMES_ALONE = (
+    "usr/share/*", "usr/src/*", "usr/include/*", "usr/lib/modules/*/kernel/*", "lib/modules/*/kernel/*",
+    "usr/lib/*-linux-gnu/*", "var/lib/dpkg/info/*", "*.pyc",
+)  # fmt: skip
+"""Paths, as find's -path has them, of which nothing but the name is read: of most systems most names."""
+
 _SECRET = (
     "*.key", "*.prv", "*.pfx", "*.p12", "*.priv", "*/ssh_host_*_key", "/etc/ssl/private/*", "/etc/pki/*/private/*",
     "/etc/shadow*", "/etc/gshadow*", "/etc/.pwd.lock", "/etc/ppp/*-secrets", "/etc/security/opasswd",
