@@ -19,6 +19,7 @@ from pathlib import Path
 
 from harness.command import run
 from harness.errors import HarnessError
+from harness.image.sample import disk as boot_disk
 from harness.kernel import packages
 from harness.program import headers
 from harness.vm import apt, cache
@@ -68,7 +69,8 @@ def get() -> Box:
     tree = headers.headers_tree()
     digest = hashlib.sha256(json.dumps([suite, KERNEL, packages.package_names(_NEEDS, _debian())]).encode())
     digest.update(tree.release.encode())
-    for path in sorted(path for path in (*FILES.rglob("*"), Path(__file__), Path(disk.__file__)) if path.is_file()):
+    code = [Path(name) for name in (__file__, disk.__file__, boot_disk.__file__)]
+    for path in sorted(path for path in (*FILES.rglob("*"), *code) if path.is_file()):
         digest.update(path.name.encode() + path.read_bytes())
     name = f"{suite}-{digest.hexdigest()[:16]}"
     entry = cache.kept("boxes", name, lambda place: _make(suite, tree, place))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.command import run
 from harness.errors import HarnessError
-from harness.image.sample import base, disk, menu
+from harness.image.sample import agent_files, base, disk, menu
 from harness.vm import cache, scratch
 
 REFERENCE = "reference"
@@ -28,6 +28,7 @@ KIND = "samples"
 SIZE = 3 << 30
 """Bytes of a sample's disk; what is not used takes no room."""
 
+_TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*")
 NOT_DISKS = ("directory", "tar")
 FORMATS = (*disk.FORMATS, *NOT_DISKS)
 
@@ -63,14 +64,12 @@ def build(spec: Sample, target: Path, tell: Callable[[str], None] = lambda line:
     origin = base.get(spec.suite, tell)
     with scratch.directory("sample") as place:
         root = place / "root"
-        root.mkdir(0o755)
-        run(["tar", "-C", root, "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", origin], timeout=600)
-        menu.write(root)
+        _lay_out(spec, origin, root, tell)
         made = place / "made"
         if spec.format == "directory":
             made = root
         elif spec.format == "tar":
-            run(["tar", "-C", root, "--numeric-owner", "--xattrs", "--xattrs-include=*", "-cf", made, "."], timeout=600)
+            run([*_TAR, "-C", root, "-cf", made, "."], timeout=600)
         else:
             layout, raw = disk.Layout(SIZE, base.LABEL), place / "disk.raw"
             (disk.uefi if spec.generation == 2 else disk.bios)(root, raw, layout)
@@ -79,12 +78,26 @@ def build(spec: Sample, target: Path, tell: Callable[[str], None] = lambda line:
     return target
 
 
+def _lay_out(spec: Sample, origin: Path, root: Path, tell: Callable[[str], None]) -> None:
+    """The files of a sample."""
+    root.mkdir(0o755)
+    run([*_TAR, "-C", root, "-xpf", origin], timeout=600)
+    menu.write(root)
+    if spec.agent == REFERENCE:
+        agent_files.install(root, agent_files.reference(tell))
+        base.write(root, {agent_files.CONFIG: agent_files.configuration(spec.provision)})
+    elif spec.agent:
+        agent_files.install(root, Path(spec.agent))
+
+
 def good(suite: str, agent: bool = True, tell: Callable[[str], None] = lambda line: None) -> Path:
     """A sample without a fault (qcow2, generation 1), kept in the cache: a path that is not to be written to."""
     spec = Sample(suite, REFERENCE if agent else "")
     code = hashlib.sha256(base.get(suite, tell).parent.name.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        code.update(path.read_bytes())
+    if agent:
+        code.update(agent_files.reference(tell).parent.name.encode())
+    for name in ("disk.py", "menu.py"):
+        code.update((Path(__file__).parent / name).read_bytes())
     name = f"{suite}-{'agent' if agent else 'plain'}-{code.hexdigest()[:16]}"
 
     def make(place: Path) -> None:

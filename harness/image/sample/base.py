@@ -65,6 +65,7 @@ _AFTER = {
         f'GRUB_CMDLINE_LINUX="{COMMAND_LINE.partition(" ro ")[2]}"\n'
     ),
     "etc/cloud/cloud.cfg.d/90-azure.cfg": "# Azure alone is looked for\ndatasource_list: [ Azure ]\n",
+    "etc/cloud/cloud.cfg.d/91-locale.cfg": "# the one that needs nothing made\nlocale: C.UTF-8\n",
     "etc/machine-id": "",
 }
 
