@@ -92,7 +92,7 @@ def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) ->
         words = systems[root]
         mounts = system.mounts(appliance, root)
         unseen |= system.mount(appliance, mounts)
-        if root not in unseen:
+        if "/" not in unseen:
             _mount_esp(appliance, table, mounts)
             tell("reading its files")
             read = contents(appliance)
@@ -101,8 +101,6 @@ def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) ->
             packages = system.packages(appliance.ask(f"-inspect-list-applications2 {quoted(root)}"))
             if not packages:
                 unseen["packages"] = "libguestfs finds no packages"
-        else:
-            unseen["/"] = unseen[root]
     for each in device.encrypted:
         unseen.setdefault(each, "it is encrypted, and no key is asked for")
     disk = Disk(

@@ -51,13 +51,14 @@ def mounts(appliance: Appliance, root: str) -> dict[str, str]:
 
 
 def mount(appliance: Appliance, found: Mapping[str, str]) -> dict[str, str]:
-    """Mount them in the appliance, read only. What could not be mounted, by device, with libguestfs' words."""
+    """Mount them in the appliance, read only. What could not, by its place, with libguestfs' words."""
     unseen = {}
     for place, device in found.items():
         before = appliance.complaints()
         appliance.ask(f"-mount-ro {quoted(device)} {quoted(place)}")
         if appliance.complaints() != before:
-            unseen[device] = f"it cannot be mounted at {text(place.encode())}: {text(appliance.said().encode())}"
+            shown = text(place.encode("utf-8", "surrogateescape"))
+            unseen[shown] = f"{device} cannot be mounted there: {text(appliance.said().encode())}"
     return unseen
 
 
