@@ -29,20 +29,33 @@ def usable(machine: Machine, guest: Guest) -> str:
     """kvm or tcg. Asked once for each boot of this machine and QEMU; the answer is kept in the cache."""
     if not os.access(_DEVICE, os.R_OK | os.W_OK):
         return TCG
-    binary = qemu.binary()
-    asked = [_BOOT_ID.read_text().strip(), str(binary), binary.stat().st_mtime_ns]
-    place = cache.directory() / "accelerator.json"
-    with suppress(OSError, ValueError, KeyError):
-        kept = json.loads(place.read_text())
-        if kept["asked"] == asked and kept["answer"] in (KVM, TCG):
-            return str(kept["answer"])
-    answer = KVM if _runs(machine, guest) else TCG
+    if found := kept():
+        return found
+    answer, place, asked = KVM if _runs(machine, guest) else TCG, _place(), _asked()
     work = place.with_name(f".{place.name}.{os.getpid()}")
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
         work.write_text(json.dumps({"asked": asked, "answer": answer}))
         work.replace(place)
     return answer
+
+
+def kept() -> str:
+    """The answer of this boot of the machine and this QEMU, where it was asked already; else nothing."""
+    with suppress(OSError, ValueError, KeyError):
+        found = json.loads(_place().read_text())
+        if found["asked"] == _asked() and found["answer"] in (KVM, TCG):
+            return str(found["answer"])
+    return ""
+
+
+def _asked() -> list[str | int]:
+    binary = qemu.binary()
+    return [_BOOT_ID.read_text().strip(), str(binary), binary.stat().st_mtime_ns]
+
+
+def _place() -> Path:
+    return cache.directory() / "accelerator.json"
 
 
 def _runs(machine: Machine, guest: Guest) -> bool:

@@ -1,0 +1,146 @@
+"""What a provisioned boot shows: its report, the platform's outcome, the guide's row and the prediction, the race."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from harness.image.azure.outcome import End
+from harness.msp import guide
+from harness.report import Outcome, Result
+from harness.report.model import Json
+
+if TYPE_CHECKING:
+    from harness.image.azure.check import Boot
+
+PREDICTION = "prediction.row"
+MODEL = "the platform's outcome is a model of ours: with MSP on, `ready` counts once the key is latched"
+
+
+def results(boot: Boot, before: Sequence[Result]) -> Iterator[Result]:
+    yield _report(boot)
+    yield _outcome(boot)
+    yield _row(boot, before)
+    yield _timeline(boot)
+
+
+def _report(boot: Boot) -> Result:
+    id, title = "full.report", "What its provisioning reports"
+    rows: list[Json] = [
+        {
+            "seconds": round(row.at, 2),
+            "state": row.report.state,
+            "substatus": row.report.substatus,
+            "description": row.report.description,
+        }
+        for row in boot.seen.reports
+    ]
+    if not rows:
+        return Result(id, title, Outcome.FAIL, f"nothing: {boot.seen.stopped} ({boot.seen.limit})")
+    first = boot.seen.reports[0].report
+    told = first.state + (f": {first.reason}" if first.reason else "")
+    outcome = Outcome.PASS if first.ready else Outcome.FAIL
+    evidence: dict[str, Json] = {"state": first.state, "reason": first.reason}
+    observed: dict[str, Json] = {"reports": rows, "clients": list(boot.seen.provisioners)}
+    return Result(id, title, outcome, told, evidence, observed, guide=guide.NEW_VM_LINUX)
+
+
+def _outcome(boot: Boot) -> Result:
+    id, title, end = "full.outcome", "The outcome that the platform would give", boot.end
+    evidence: dict[str, Json] = {"outcome": str(end.end), "code": end.code, "portal": end.portal, "model": MODEL}
+    observed: dict[str, Json] = {
+        "ready_seconds": _rounded(end.ready_at),
+        "latched_seconds": _rounded(end.latched_at),
+        "margin_seconds": _rounded(end.margin),
+    }
+    if end.end is End.PROVISIONED:
+        return Result(id, title, Outcome.PASS, "it provisions", evidence, observed)
+    row = boot.happened.row
+    remedy, code = (row.code.remedy, row.code.id) if row else (None, None)
+    return Result(id, title, Outcome.FAIL, end.portal, evidence, observed, remedy, guide.NEW_VM_LINUX, code)
+
+
+def _row(boot: Boot, before: Sequence[Result]) -> Result:
+    id, title, happened = "full.row", "The row of the guide's table that it is, against the prediction", boot.happened
+    predicted = next((result for result in before if result.id == PREDICTION), None)
+    expected = predicted.evidence.get("row") if predicted else None
+    evidence: dict[str, Json] = {
+        "row": happened.number,
+        "predicted": expected,
+        "failure": happened.row.failure if happened.row else "",
+        "cause": happened.row.cause if happened.row else "",
+    }
+    what = f"row {happened.number} of the guide's table: {happened.why}" if happened.row else happened.why
+    outcome = Outcome.PASS if boot.end.end is End.PROVISIONED else Outcome.FAIL
+    if predicted is None or not isinstance(expected, int):
+        against = "there is no prediction to compare with"
+    elif expected == happened.number:
+        against = "as predicted"
+    elif expected == _RACE and happened.number == 0 and boot.end.end is End.PROVISIONED:
+        against = "the race of row 3, won this time; `--repeat N` shows how often it is lost"
+        outcome = Outcome.WARN
+    else:
+        against = f"NOT as predicted, which was {'row ' + str(expected) if expected else 'that it provisions'}"
+        outcome = Outcome.FAIL
+    remedy = happened.row.code.remedy if happened.row else None
+    code = happened.row.code.id if happened.row else None
+    return Result(id, title, outcome, f"{what}; {against}", evidence, {}, remedy, guide.NEW_VM_LINUX, code)
+
+
+_RACE = 3
+
+
+def _timeline(boot: Boot) -> Result:
+    id, title, line = "full.timeline", "Agent and provisioning side by side", boot.timeline
+    rows: list[Json] = [
+        {"seconds": round(row.at, 3), "side": row.side, "who": row.who, "what": row.what} for row in line.rows
+    ]
+    observed: dict[str, Json] = {
+        "rows": rows,
+        "lines": [row.text() for row in line.rows],
+        "clock_offset_seconds": _rounded(line.offset),
+    }
+    summary = order(boot)
+    if line.unsaid:
+        return Result(id, title, Outcome.SKIP, f"{summary}; {line.unsaid}", {}, observed)
+    return Result(id, title, Outcome.PASS, summary, {}, observed)
+
+
+def order(boot: Boot) -> str:
+    """Which came first, in a sentence."""
+    ready, latched = boot.end.ready_at, boot.end.latched_at
+    if ready is None and latched is None:
+        return "neither a ready report nor a latched key was seen"
+    if latched is None:
+        return f"ready after {ready:.1f} s; a key was never latched"
+    if ready is None:
+        return f"the key was latched after {latched:.1f} s; ready was never reported"
+    if ready < latched:
+        return f"ready after {ready:.1f} s, {latched - ready:.1f} s before the key was latched"
+    return f"the key was latched after {latched:.1f} s, {ready - latched:.1f} s before ready"
+
+
+def rate(boots: Sequence[Boot], wanted: int) -> Result:
+    """How often the race was lost."""
+    lost = [boot for boot in boots if boot.end.end is not End.PROVISIONED]
+    rows: list[Json] = [
+        {
+            "outcome": str(boot.end.end),
+            "ready_seconds": _rounded(boot.end.ready_at),
+            "latched_seconds": _rounded(boot.end.latched_at),
+            "margin_seconds": _rounded(boot.end.margin),
+        }
+        for boot in boots
+    ]
+    percent = round(100 * len(lost) / len(boots))
+    observed: dict[str, Json] = {"boots": rows, "failed": len(lost), "percent": percent}
+    summary = f"{len(lost)} of {len(boots)} boots would fail to provision ({percent} %)"
+    title = "How often it fails to provision"
+    if len(boots) < wanted:
+        return Result("full.rate", title, Outcome.ERROR, f"{summary}; {wanted} were to be made", {}, observed)
+    outcome = Outcome.FAIL if lost else Outcome.PASS
+    return Result("full.rate", title, outcome, summary, {}, observed, guide=guide.NEW_VM_LINUX)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
