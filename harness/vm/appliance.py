@@ -256,7 +256,10 @@ def _kernel() -> dict[str, str]:
     for image in Path("/boot").glob("vmlinuz-*"):
         if (Path("/lib/modules") / image.name.removeprefix("vmlinuz-") / "modules.dep").exists():
             return {}
-    entry = cache.kept("appliance-kernels", f"{apt.codename()}-1", _fetch)
+    kind, name = "appliance-kernels", f"{apt.codename()}-1"
+    entry = cache.shared() / kind / name
+    if not cache.hold(entry):  # what root fetched serves all
+        entry = cache.kept(kind, name, _fetch)
     release = (entry / "release").read_text()
     return {
         "SUPERMIN_KERNEL": str(entry / "boot" / f"vmlinuz-{release}"),

@@ -31,8 +31,30 @@ class Busy(Exception):
 
 
 def directory() -> Path:
-    """Where kernels and guests are kept: below MSP_HARNESS_CACHE, or below the cache of the kernel headers."""
-    return Path(os.environ.get("MSP_HARNESS_CACHE") or headers.CACHE) / "vm"
+    """Where kernels and guests are kept: below MSP_HARNESS_CACHE, or below the cache of the kernel headers.
+
+    A user who may not write there has a cache of their own: below XDG_CACHE_HOME, or ~/.cache.
+    """
+    named = os.environ.get("MSP_HARNESS_CACHE")
+    if named:
+        return Path(named) / "vm"
+    return shared() if _writable(shared()) else _own()
+
+
+def shared() -> Path:
+    """The machine's cache, which root writes and others may read."""
+    return headers.CACHE / "vm"
+
+
+def _writable(place: Path) -> bool:
+    there = next((each for each in (place, *place.parents) if each.exists()), place)
+    return os.access(there, os.W_OK | os.X_OK)
+
+
+def _own() -> Path:
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(named) if named.startswith("/") else Path(os.environ.get("HOME") or "/nonexistent") / ".cache"
+    return base / "msp-harness" / "vm"
 
 
 def kept(kind: str, name: str, make: Callable[[Path], None], damage: Callable[[Path], str] = lambda entry: "") -> Path:

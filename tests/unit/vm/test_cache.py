@@ -211,3 +211,17 @@ def mounted(script: str, *arguments: str) -> list[str]:
         pytest.skip("needs root, to mount")
     words = ["unshare", "--mount", "sh", "-c", script, *arguments]
     return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_whoever_may_not_write_to_the_machines_cache_has_one_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MSP_HARNESS_CACHE")
+    monkeypatch.setattr("harness.program.headers.CACHE", tmp_path / "machine")
+    assert cache.directory() == tmp_path / "machine" / "vm" == cache.shared()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    assert cache.directory() == tmp_path / "own" / "msp-harness" / "vm"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # is to be ignored, by the specification of base directories
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.directory() == tmp_path / ".cache" / "msp-harness" / "vm"

@@ -83,9 +83,9 @@ def test_no_word_gets_out_of_its_quotes(word: str) -> None:
     """guestfish reads a word in double quotes up to the next one that has no backslash before it."""
     if "\n" in word:
         with pytest.raises(HarnessError):
-            appliance._quoted(word)
+            appliance.quoted(word)
         return
-    quoted = appliance._quoted(word)
+    quoted = appliance.quoted(word)
     inside, position = "", 1
     while position < len(quoted) - 1:
         assert quoted[position] != '"'
