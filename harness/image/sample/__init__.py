@@ -9,14 +9,14 @@ on a disk (disk). Nothing is mounted and no loop device used; it takes root, sin
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.command import run
 from harness.errors import HarnessError
-from harness.image.sample import agent_files, base, disk, menu
+from harness.image.sample import agent_files, base, breaks, disk, menu
+from harness.image.sample.site import Site
 from harness.vm import cache, scratch
 
 REFERENCE = "reference"
@@ -28,6 +28,7 @@ KIND = "samples"
 SIZE = 3 << 30
 """Bytes of a sample's disk; what is not used takes no room."""
 
+_SECONDS = 600
 _TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*")
 NOT_DISKS = ("directory", "tar")
 FORMATS = (*disk.FORMATS, *NOT_DISKS)
@@ -61,33 +62,45 @@ def build(spec: Sample, target: Path, tell: Callable[[str], None] = lambda line:
         raise HarnessError(attempted, f"there is no generation {spec.generation} of VMs", "take 1 or 2")
     if target.exists():
         raise HarnessError(attempted, "it is there already", "remove it, or take another name")
+    rows = breaks.chosen(spec.breaks, spec.suite, agent=bool(spec.agent), is_disk=spec.format not in NOT_DISKS)
     origin = base.get(spec.suite, tell)
     with scratch.directory("sample") as place:
-        root = place / "root"
-        _lay_out(spec, origin, root, tell)
-        made = place / "made"
-        if spec.format == "directory":
-            made = root
-        elif spec.format == "tar":
-            run([*_TAR, "-C", root, "-cf", made, "."], timeout=600)
-        else:
-            layout, raw = disk.Layout(SIZE, base.LABEL), place / "disk.raw"
-            (disk.uefi if spec.generation == 2 else disk.bios)(root, raw, layout)
-            disk.FORMATS[spec.format](raw, made)
-        shutil.move(made, target)
+        site = Site(place / "root", disk.Layout(SIZE, base.LABEL), spec.suite)
+        _lay_out(spec, origin, site.root, tell)
+        for row in rows:
+            row.change(site)
+        menu.write(site.root, site.line, site.default)
+        work = target.with_name(f".{target.name}.unfinished")
+        try:
+            run(["mv", _packed(spec, site, place), work], timeout=_SECONDS)  # maybe to another file system
+            work.rename(target)
+        finally:
+            run(["rm", "-rf", work], timeout=_SECONDS)
     return target
 
 
 def _lay_out(spec: Sample, origin: Path, root: Path, tell: Callable[[str], None]) -> None:
-    """The files of a sample."""
+    """The files of a sample without its faults."""
     root.mkdir(0o755)
-    run([*_TAR, "-C", root, "-xpf", origin], timeout=600)
-    menu.write(root)
+    run([*_TAR, "-C", root, "-xpf", origin], timeout=_SECONDS)
     if spec.agent == REFERENCE:
         agent_files.install(root, agent_files.reference(tell))
         base.write(root, {agent_files.CONFIG: agent_files.configuration(spec.provision)})
     elif spec.agent:
         agent_files.install(root, Path(spec.agent))
+
+
+def _packed(spec: Sample, site: Site, place: Path) -> Path:
+    """The sample in its format."""
+    if spec.format == "directory":
+        return site.root
+    made, raw = place / "made", place / "disk.raw"
+    if spec.format == "tar":
+        run([*_TAR, "-C", site.root, "-cf", made, "."], timeout=_SECONDS)
+        return made
+    (disk.uefi if spec.generation == 2 else disk.bios)(site.root, raw, site.layout)
+    disk.FORMATS[spec.format](raw, made)
+    return made
 
 
 def good(suite: str, agent: bool = True, tell: Callable[[str], None] = lambda line: None) -> Path:
@@ -96,7 +109,7 @@ def good(suite: str, agent: bool = True, tell: Callable[[str], None] = lambda li
     code = hashlib.sha256(base.get(suite, tell).parent.name.encode())
     if agent:
         code.update(agent_files.reference(tell).parent.name.encode())
-    for name in ("disk.py", "menu.py"):
+    for name in ("__init__.py", "disk.py", "menu.py"):
         code.update((Path(__file__).parent / name).read_bytes())
     name = f"{suite}-{'agent' if agent else 'plain'}-{code.hexdigest()[:16]}"
 

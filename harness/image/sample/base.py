@@ -18,7 +18,7 @@ from pathlib import Path
 from harness.command import run
 from harness.errors import HarnessError
 from harness.kernel import packages
-from harness.vm import apt, cache
+from harness.vm import apt, cache, suites
 
 KIND = "sample-roots"
 """Where these are in the cache."""
@@ -26,18 +26,16 @@ KIND = "sample-roots"
 LABEL = "sample-root"
 """The root file system's label: what fstab and the kernel's command line name it by."""
 
-KERNEL = "linux-image-cloud-amd64"
-"""The package that depends on a suite's newest kernel for virtual machines, which has Hyper-V's drivers."""
-
+_VERSION = 1  # of how one is made, where the recipe does not show it
 _MAKE_SECONDS = 1200
 _COMMON = (
-    KERNEL, "initramfs-tools", "systemd-sysv", "udev", "dbus", "kmod", "cloud-init", "openssh-server", "sudo",
+    "initramfs-tools", "systemd-sysv", "udev", "dbus", "kmod", "cloud-init", "openssh-server", "sudo",
     "iproute2", "netbase", "procps", "ca-certificates", "python3",
 )  # fmt: skip
 _WITHOUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 # What finds the root disk on Azure, and on the machines that QEMU makes; a small initramfs loads fast in an emulation.
 _MODULES = (
-    "hv_vmbus", "hv_storvsc", "hv_netvsc", "virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "sr_mod", "ahci",
+    "hv_vmbus", "hv_storvsc", "virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "sr_mod", "ahci",
     "ata_piix", "ext4", "crc32c_generic",
 )  # fmt: skip
 # A machine that lives for minutes does without; each of these costs 1 to 13 s of an emulated boot.
@@ -104,13 +102,14 @@ def get(name: str, tell: Callable[[str], None] = lambda line: None) -> Path:
         raise HarnessError(attempted, f"its kernel is for x86-64, and this is {platform.machine()}")
     if os.geteuid() != 0:
         raise HarnessError(attempted, "this is not root: it makes files of other owners", "run it as root")
-    recipe = hashlib.sha256(json.dumps([_packages(suite), _WITHOUT]).encode() + Path(__file__).read_bytes())
+    recipe = [_VERSION, _packages(suite), suite.network, _WITHOUT, _MASKED, _BEFORE, _AFTER]
+    digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
     def make(place: Path) -> None:
         tell(f"making a root file system of {name}, from its packages")
-        _make(suite, place)
+        _make(suite, place, tell)
 
-    return cache.kept(KIND, f"{name}-{recipe.hexdigest()[:16]}", make) / "root.tar"
+    return cache.kept(KIND, f"{name}-{digest}", make) / "root.tar"
 
 
 def _packages(suite: Suite) -> tuple[str, ...]:
@@ -118,10 +117,12 @@ def _packages(suite: Suite) -> tuple[str, ...]:
     return (*_COMMON, suite.dhcp, *network)
 
 
-def _make(suite: Suite, place: Path) -> None:
+def _make(suite: Suite, place: Path, tell: Callable[[str], None]) -> None:
+    """Its kernel is the newest for virtual machines, which have Hyper-V's drivers, that the mirror really has."""
     if shutil.which("mmdebstrap") is None:
         happened = "there is no mmdebstrap"
         raise HarnessError(f"make a sample of {suite.name}", happened, packages.install_hint([packages.MMDEBSTRAP]))
+    kernel = suites.get(suites.Suite(suite.name), refresh=True, tell=tell).origin.split()[1]
     root, sources, before = place / "root", place / "sources.list", place / "before"
     sources.write_text("".join(f"{source.line()}\n" for source in apt.sources_of(suite.name)))
     write(before, _BEFORE)
@@ -131,7 +132,7 @@ def _make(suite: Suite, place: Path) -> None:
             "setpriv", "--pdeathsig", "KILL",
             "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
             "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=minbase",
-            f"--include={','.join(_packages(suite))}",
+            f"--include={','.join((kernel, *_packages(suite)))}",
             *(f"--dpkgopt=path-exclude={path}" for path in _WITHOUT),
             f"--setup-hook=cp -R {before}/. \"$1\"",
             suite.name, root, sources,
@@ -164,11 +165,11 @@ def _finish(root: Path, suite: Suite) -> None:
     (root / "var/lib/dbus/machine-id").unlink(missing_ok=True)
 
 
-def write(root: Path, files: Mapping[str, str], mode: int = 0o644) -> None:
-    """Write texts below a root. A link that is in the way is replaced, never followed out of it."""
+def write(root: Path, files: Mapping[str, str | bytes], mode: int = 0o644) -> None:
+    """Write files below a root. What is there is replaced and never written into, be it a link or a file."""
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
         path.chmod(mode)
