@@ -25,6 +25,9 @@ Headers = tuple[tuple[str, str], ...]
 PIECE = 64 * 1024
 """Bytes asked of a socket, or given to one, at a time."""
 
+_AT_ONCE = 3
+"""What a channel sends and receives without having to wait, until it lets others run."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -162,29 +165,39 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._sending = asyncio.Lock()  # an upload's 100 Continue and an answer may be sent by two tasks
         self._ended = False  # the peer will send no more
+        self._at_once = 0
         self.limits = limits
         self.http = h11.Connection(role, max_incomplete_event_size=limits.header_bytes)
 
     async def event(self) -> h11.Event | type[h11.PAUSED]:
         """The next event from the peer; sends 100 Continue first when the peer waits for it."""
         while True:
-            try:
-                event = self.http.next_event()
-            except h11.RemoteProtocolError as error:
-                if self._ended:
-                    raise PeerGone("hung up before its message was whole") from error
-                raise BadMessage(error.error_status_hint, str(error)[:200]) from error
-            if event is not h11.NEED_DATA:
-                return event  # type: ignore[return-value]
+            event = self.next_event()
+            if event is not None:
+                return event
             if self.http.they_are_waiting_for_100_continue:
                 await self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
             await self.feed(self.limits.stall)
 
+    def next_event(self) -> h11.Event | type[h11.PAUSED] | None:
+        """The next event, as far as it has come; None when there is more to come."""
+        try:
+            event = self.http.next_event()
+        except h11.RemoteProtocolError as error:
+            if self._ended:
+                raise PeerGone("hung up before its message was whole") from error
+            raise BadMessage(error.error_status_hint, str(error)[:200]) from error
+        return None if event is h11.NEED_DATA else event  # type: ignore[return-value]
+
     async def feed(self, seconds: float) -> None:
         """Give h11 what the socket has, waiting at most that long."""
         try:
-            async with asyncio.timeout(seconds):
-                data = await self._take()
+            try:
+                data = self._sock.recv(PIECE)  # what is there already needs no timer, and no turn of the loop
+                await self._let_others_run()
+            except BlockingIOError:
+                async with asyncio.timeout(seconds):
+                    data = await self._loop.sock_recv(self._sock, PIECE)
         except TimeoutError as error:
             raise PeerSlow(f"sent nothing for {seconds:g} s") from error
         except OSError as error:
@@ -192,10 +205,12 @@ class Channel:
         self._ended = not data
         self.http.receive_data(data)
 
-    async def _take(self) -> bytes:
-        data = await self._loop.sock_recv(self._sock, PIECE)
-        await asyncio.sleep(0)  # sock_recv does not let others run while there is something to read
-        return data
+    async def _let_others_run(self, *, now: bool = False) -> None:
+        """Every few times: a peer that always has something to read, or room, must not keep the others waiting."""
+        self._at_once += 1
+        if now or self._at_once >= _AT_ONCE:
+            self._at_once = 0
+            await asyncio.sleep(0)
 
     @property
     def waiting(self) -> bool:
@@ -212,25 +227,35 @@ class Channel:
             view = memoryview(event.data)
             for start in range(0, len(view), PIECE):
                 await self._send(h11.Data(data=bytes(view[start : start + PIECE])))
-                await asyncio.sleep(0)
+                await self._let_others_run(now=True)
         else:
             await self._send(event)
-            await asyncio.sleep(0)  # sock_sendall does not let others run while there is room
+            await self._let_others_run()
+
+    async def send_all(self, *events: h11.Event) -> None:
+        """Send events that belong together, and are short, as one."""
+        async with self._sending:
+            await self._put(b"".join(self.http.send(event) or b"" for event in events))
+        await self._let_others_run()
 
     async def _send(self, event: h11.Event) -> None:
         async with self._sending:
             if isinstance(event, h11.InformationalResponse) and self.http.our_state is not h11.SEND_RESPONSE:
                 return  # the answer was faster
-            data = self.http.send(event)
-            if not data:
-                return
-            try:
+            await self._put(self.http.send(event) or b"")
+
+    async def _put(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[self._sock.send(rest) if rest else 0 :]
+            if rest:
                 async with asyncio.timeout(self.limits.stall):
-                    await self._loop.sock_sendall(self._sock, data)
-            except TimeoutError as error:
-                raise PeerSlow(f"took less than {len(data)} bytes in {self.limits.stall:g} s") from error
-            except OSError as error:
-                raise PeerGone(f"cannot send: {errno_text(error.errno or 0)}") from error
+                    await self._loop.sock_sendall(self._sock, rest)
+        except TimeoutError as error:
+            raise PeerSlow(f"took less than {len(data)} bytes in {self.limits.stall:g} s") from error
+        except OSError as error:
+            raise PeerGone(f"cannot send: {errno_text(error.errno or 0)}") from error
 
     async def finish(self) -> None:
         """Say that no more comes, then let the peer end: closing over unread bytes would destroy the answer (RST)."""
@@ -240,8 +265,8 @@ class Channel:
             return
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(self.limits.linger):
-                while await self._take():
-                    pass
+                while await self._loop.sock_recv(self._sock, PIECE):
+                    await asyncio.sleep(0)  # sock_recv does not let others run while there is something to read
 
     def stale(self) -> bool:
         """Whether the peer ended, or said something unasked, while the connection was idle."""

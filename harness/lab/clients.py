@@ -314,7 +314,7 @@ def _be_client(parent: int, request: Request, behaviours: Mapping[str, Behaviour
     """The client: never returns."""
 
     def tell(seen: Seen) -> None:
-        told = asdict(replace(seen, pid=os.getpid(), uid=os.getuid()))
+        told = vars(replace(seen, pid=os.getpid(), uid=os.getuid()))
         os.write(entry, json.dumps(told).encode() + b"\n")
 
     def stage(seen: Seen) -> None:
@@ -365,7 +365,7 @@ class Client:
         self._patience = request.patience + GRACE
         self._read = bytearray()
         self._done = False  # told all that it has to tell, and so ends by itself
-        self.pid, descriptors = vm.call_with_descriptors("spawn", request=asdict(request))
+        self.pid, descriptors = vm.call_with_descriptors("spawn", request=vars(request))
         self._output, self._gate = descriptors
 
     def seen(self) -> Seen:

@@ -15,6 +15,7 @@ from typing import Protocol
 import h11
 
 from harness.lab.channel import (
+    PIECE,
     BadMessage,
     Body,
     Channel,
@@ -217,8 +218,10 @@ class _Exchange:
             except PeerSlow:
                 return None
         try:
-            async with asyncio.timeout(limits.head):
-                event = await channel.event()
+            event = channel.next_event()
+            if event is None:
+                async with asyncio.timeout(limits.head):
+                    event = await channel.event()
         except TimeoutError as error:
             raise BadMessage(408, f"the headers were not whole within {limits.head:g} s") from error
         except PeerGone as error:
@@ -261,14 +264,17 @@ class _Exchange:
         if request is None or request.body.broken or self._channel.http.they_are_waiting_for_100_continue:
             # Whether the client will send the body that it announced cannot be known: no next request after this.
             headers.append(("Connection", "close"))
+        head = h11.Response(
+            status_code=response.status,
+            headers=[(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers],
+            reason=(response.reason or phrase(response.status)).encode("latin-1"),
+        )
         try:
-            await self._channel.send(
-                h11.Response(
-                    status_code=response.status,
-                    headers=[(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers],
-                    reason=(response.reason or phrase(response.status)).encode("latin-1"),
-                )
-            )
+            if isinstance(response.body, bytes) and len(response.body) <= PIECE:
+                body = [h11.Data(data=response.body)] if wanted else []
+                await self._channel.send_all(head, *body, h11.EndOfMessage())
+                return
+            await self._channel.send(head)
             if wanted:
                 await self._send_body(response.body)
             await self._channel.send(h11.EndOfMessage())
@@ -290,7 +296,7 @@ class _Exchange:
 
     async def _settled(self, request: Request) -> bool:
         http, body, limits = self._channel.http, request.body, self._channel.limits
-        if http.our_state is h11.DONE and not body.broken:
+        if http.our_state is h11.DONE and not body.broken and not body.finished:
             with contextlib.suppress(TimeoutError, PeerGone, BadMessage):
                 async with asyncio.timeout(limits.linger):
                     await body.drain(limits.drain_bytes)

@@ -17,7 +17,7 @@ import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,10 +132,11 @@ class Lab:
 
     def renewed(self) -> Lab:
         """As if it had just been built: its workers forget what they saw, and its proxy has another nonce."""
-        self.accepted()
-        self.fabric.call("forget")
         nonce = secrets.token_hex(16)
-        self.proxy.call("name", nonce=nonce)
+        self.proxy.post("renew", nonce=nonce)
+        self.fabric.post("forget")
+        self.proxy.reply("renew")
+        self.fabric.reply("forget")
         return replace(self, nonce=nonce)
 
     def requests(self, part: str) -> list[Arrived]:
@@ -271,7 +272,7 @@ def _fabric() -> Mapping[str, Handler]:
 
     def captured() -> tuple[list[dict[str, Any]], int]:
         packets, dropped = state["capture"].drain()
-        return [asdict(packet) for packet in packets], dropped
+        return [vars(packet) for packet in packets], dropped
 
     def requests(part: str) -> list[dict[str, Any]]:
         found = [row for row in state["fabric"].requests if part in row.target][-1000:]
@@ -336,7 +337,7 @@ def _proxy(vm_pid: int, cgroup: Path, nonce: str, port: int) -> Mapping[str, Han
         rows = [
             {
                 "port": row.client_port,
-                "record": row.audit and asdict(row.audit),
+                "record": row.audit and vars(row.audit),
                 "asked": [f"{exchange.method} {exchange.target}" for exchange in row.exchanges],
                 "endpoint_ports": list(row.endpoint_ports),
             }
@@ -345,7 +346,8 @@ def _proxy(vm_pid: int, cgroup: Path, nonce: str, port: int) -> Mapping[str, Han
         connections.clear()
         return rows
 
-    def name(nonce: str) -> None:
+    def renew(nonce: str) -> None:
+        state["proxy"].connections.clear()
         state["proxy"].nonce = nonce
 
-    return {"start": start, "use_audit_map": use_audit_map, "accepted": accepted, "name": name}
+    return {"start": start, "use_audit_map": use_audit_map, "accepted": accepted, "renew": renew}

@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -103,7 +103,7 @@ class Crew:
 
     def client(self, request: Request) -> StandingClient:
         """Have a client do this; one that waits, else a new one."""
-        return StandingClient(self, self._take((request.uid, request.cgroup), request=asdict(request)), request)
+        return StandingClient(self, self._take((request.uid, request.cgroup), request=vars(request)), request)
 
     def owner(self, program: int, **wanted: Any) -> int:
         """Have one of root's clients attach a program (its descriptor) and do nothing else from then on: its pid.
@@ -249,7 +249,7 @@ def _be_standing(parent: int, control: socket.socket, uid: int, cgroup: str) -> 
     """The client: never returns."""
 
     def tell(seen: Seen, *, last: bool = True) -> None:
-        told = asdict(replace(seen, pid=os.getpid(), uid=os.getuid()))
+        told = vars(replace(seen, pid=os.getpid(), uid=os.getuid()))
         control.send(json.dumps({"seen": told, "last": last}).encode())
 
     def stage(seen: Seen) -> None:
