@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.program.compile import Join
-
 if TYPE_CHECKING:
+    from harness.program.compile import Join
     from harness.program.foreign import ObjectFile
 
 

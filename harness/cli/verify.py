@@ -51,9 +51,9 @@ def run(options: argparse.Namespace) -> int:
     only = tuple(options.only) or (("chain",) if options.explain else ())
     options.verbose |= options.explain  # the steps of the chain are its evidence
     if options.list:
-        from harness.checks import plan
+        from harness.checks.names import TITLES
 
-        for name, title in plan.names():
+        for name, title in TITLES.items():
             print(f"{name:<16}{title}")
         return EXIT_OK
     problem = wrong(options)
@@ -93,11 +93,10 @@ def run(options: argparse.Namespace) -> int:
 def wrong(options: argparse.Namespace) -> str:
     """What cannot be asked for, or not together; empty when all can."""
     if options.only:
-        from harness.checks import plan
+        from harness.checks.names import unknown
 
-        unknown = plan.unknown(options.only)
-        if unknown:
-            return f"no check is named {', '.join(unknown)}; `msp-harness verify --list` lists them"
+        if words := unknown(options.only):
+            return f"no check is named {', '.join(words)}; `msp-harness verify --list` lists them"
     if options.compare and not options.object:
         return "--compare compares with an object: give --object FILE too"
     if options.object and options.program != "plain":

@@ -73,7 +73,7 @@ def run_verify(options: argparse.Namespace) -> int:
         words.append(f"--object=object/{file.name}")
 
     def verdict(report: Report) -> str:
-        from harness.checks.verify import verdict
+        from harness.checks.verdict import verdict
 
         return verdict(report)
 

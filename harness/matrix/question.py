@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import interruption
-from harness.checks import plan
+from harness.checks.names import unknown
 from harness.errors import HarnessError
 from harness.matrix import store
 from harness.matrix.model import Program, Row
@@ -92,7 +92,7 @@ class Task:
 
 def unknown_checks(words: Sequence[str]) -> list[str]:
     """The words that no check answers to."""
-    return plan.unknown(words)
+    return unknown(words)
 
 
 def tasks(question: Question, told: Callable[[str], None] = lambda spec: None) -> list[Task]:

@@ -8,7 +8,6 @@ needs no new root. The guest runs the same checks as the host: there is no secon
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -18,11 +17,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.command import run
 from harness.errors import HarnessError
 from harness.kernel import packages
 from harness.vm import apt, cache
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 PACKAGES = ("python3", "libbpf1", "kmod", "curl", "busybox-static")
 """libbpf loads somebody's object; curl is a client of the census. Programs come compiled: there is no compiler."""
@@ -66,7 +69,7 @@ def _name(suite: str) -> str:
     known = cache.directory() / "guest-names" / _short([recipe, installed])
     with suppress(OSError):
         return known.read_text()
-    wanted = {found.name: found.version for found in _requirements(importlib.metadata.distribution("msp-harness"))}
+    wanted = {found.name: found.version for found in _requirements()}
     name = f"{suite}-{_short([recipe, wanted])}"
     work = known.with_name(f".{known.name}.{os.getpid()}")
     with suppress(OSError):
@@ -102,7 +105,7 @@ def _make(suite: str, place: Path) -> None:
         timeout=_MAKE_SECONDS,
     )  # fmt: skip
     libraries = Path("usr", "lib", "python3", "dist-packages")
-    for distribution in _requirements(importlib.metadata.distribution("msp-harness")):
+    for distribution in _requirements():
         _copy(distribution, root / libraries)
     # Without this a guest, whose root is read-only, would compile what it imports at each boot.
     compileall = ["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", f"/{libraries}"]
@@ -120,9 +123,11 @@ def _make(suite: str, place: Path) -> None:
     shutil.rmtree(root)
 
 
-def _requirements(distribution: importlib.metadata.Distribution) -> Iterator[importlib.metadata.Distribution]:
-    """What a distribution requires, and what that requires, each once; extras are left out."""
-    seen, waiting = set(), [distribution]
+def _requirements() -> Iterator[Distribution]:
+    """What this package requires, and what that requires, each once; extras are left out."""
+    import importlib.metadata  # slow, and seldom needed
+
+    seen, waiting = set(), [importlib.metadata.distribution("msp-harness")]
     while waiting:
         for line in waiting.pop().requires or ():
             specifier, _, marker = line.partition(";")
@@ -139,7 +144,7 @@ def _requirements(distribution: importlib.metadata.Distribution) -> Iterator[imp
             yield required
 
 
-def _copy(distribution: importlib.metadata.Distribution, place: Path) -> None:
+def _copy(distribution: Distribution, place: Path) -> None:
     """A distribution's files."""
     for file in distribution.files or ():
         target, origin = place / file, Path(str(distribution.locate_file(file)))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.vm import archives, bzimage, disk_kernel, kernels, lab_kernels, local_kernel, suites, vmlinux
+from harness.vm import kernels, suites  # the most usual; the others are imported where one is named
 from harness.vm.kernels import Kernel
 
 _FORMS = "give a suite (bookworm, bookworm/6.12), a file (./vmlinuz, ./linux-image.deb, ./disk.qcow2) or lab:NAME"
@@ -56,7 +56,9 @@ def resolve(text: str, *, refresh: bool = False, allow_unsigned: bool = False, t
 
 def find(text: str, *, refresh: bool = False, allow_unsigned: bool = False, tell: Tell = quiet) -> Resolved:
     """resolve(), and when what the cache had was asked for."""
-    if text.startswith(lab_kernels.PREFIX):
+    if text.startswith("lab:"):
+        from harness.vm import lab_kernels
+
         return Resolved(lab_kernels.get(text, tell, refresh=refresh))
     file = _file(text)
     if file is not None:
@@ -90,6 +92,8 @@ def _file(text: str) -> _File | None:
 
 
 def _of_file(file: _File, *, refresh: bool, allow_unsigned: bool, tell: Tell) -> Resolved:
+    from harness.vm import archives, bzimage, disk_kernel, local_kernel, vmlinux
+
     begin = local_kernel.magic(file.path)
     path = file.path.resolve()
     others = [Path(file.options["modules"]).expanduser().resolve()] if "modules" in file.options else []

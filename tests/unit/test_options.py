@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.checks import plan
+from harness.checks import names, plan
 from harness.checks.base import selected
 from harness.checks.options import Options, matches, programs, with_census
 
@@ -38,7 +38,7 @@ def test_quick_leaves_out_what_is_slow() -> None:
 
 
 def test_unknown_names() -> None:
-    assert plan.unknown(["redirect", "census.mptcp", "redirecting", "x"]) == ["redirecting", "x"]
+    assert names.unknown(["redirect", "census.mptcp", "redirecting", "x"]) == ["redirecting", "x"]
 
 
 def test_both_programs_are_compiled_for_the_census_only() -> None:
@@ -50,3 +50,9 @@ def test_both_programs_are_compiled_for_the_census_only() -> None:
 def test_a_word_matches_up_to_a_dot() -> None:
     assert matches("redirect", "redirect.imds")
     assert not matches("redirect", "redirected.imds")
+
+
+def test_every_check_has_a_title_under_its_name() -> None:
+    inner = list(names.TITLES)[1:-2]
+    assert inner == [check.name for check in plan.CHECKS]
+    assert [names.TITLES[check.name] for check in plan.CHECKS] == [check.title for check in plan.CHECKS]
