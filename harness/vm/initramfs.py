@@ -8,12 +8,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import py_compile
 import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import harness
+from harness.command import run
 from harness.program import source
 from harness.vm import cache, forget
 from harness.vm.guest import Guest
@@ -21,9 +24,12 @@ from harness.vm.kernels import Kernel
 
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
 
-_VERSION = 1  # of the archive of this package
+_VERSION = 2  # of the archive of this package
 _KIND, _KEPT = "packages", 4  # archives of the package, 5 MB each
 _LEFT_OUT = ("diagnose", "matrix", "image")  # layers that no job in a guest reaches
+
+_RECORD = "import sys; from pathlib import Path; from harness.vm import ahead; ahead.record(Path(sys.argv[1]))"
+_RECORD_SECONDS = 120  # it takes one
 
 _INIT = """\
 #!/bin/busybox sh
@@ -47,7 +53,12 @@ export HOME=/root MSP_HARNESS_CACHE=/tmp/cache LC_ALL=C.UTF-8 COLUMNS=120 PYTHON
 export MSP_HARNESS_SLOWNESS=5
 cd /root
 $b mount --move . /
-exec $b chroot . /usr/bin/python3 -c 'from harness.vm import server; server.main()'
+exec $b chroot . /usr/bin/python3 -c '
+from pathlib import Path
+from harness.vm import ahead
+ahead.use(Path("/msp/dataclasses"))
+from harness.vm import server
+server.main()'
 """
 
 
@@ -109,6 +120,12 @@ def _package(top: Path, digest: str) -> Path:
                 py_compile.compile(str(path), str(compiled), f"/msp/{name}", doraise=True, invalidation_mode=mode)
                 archive.file(f"msp/{Path(name).parent}/__pycache__/{_bytecode(path.stem)}", compiled.read_bytes())
         compiled.unlink()
+        run(
+            [sys.executable, "-c", _RECORD, place / "dataclasses"],
+            environment={**os.environ, "PYTHONPATH": str(top.parent), "PYTHONDONTWRITEBYTECODE": "1"},
+            timeout=_RECORD_SECONDS,
+        )
+        archive.copy("msp/dataclasses", place / "dataclasses")
         (place / "package.cpio").write_bytes(archive.finished())
 
     there = cache.kept(_KIND, digest[:32], make) / "package.cpio"

@@ -86,7 +86,7 @@ def _serve() -> None:
         _mount(kind, place, options)
     problem = _mount_cgroups(Cgroup(json.loads(_MACHINE.read_text())["cgroup"]))
     _raise_loopback()
-    _import()
+    import_all()
     ports = _ports()
     port = _Port(os.open(ports[wire.PORT], os.O_RDWR | os.O_CLOEXEC))
     gc.collect()
@@ -171,7 +171,7 @@ def _raise_loopback() -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", name, flags | _IFF_UP))
 
 
-def _import() -> None:
+def import_all() -> None:
     """Everything that jobs import, once and before a guest is saved."""
     _import_rtnetlink()
     for top in _IMPORTED:
