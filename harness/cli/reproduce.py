@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from harness import interruption
@@ -10,6 +11,12 @@ from harness.cli.agent import agent_files
 from harness.cli.output import publish, report_options, stream, usage
 from harness.errors import HarnessError
 from harness.report import EXIT_OK, Outcome, Result
+
+
+_BOOTS = "provisioning"
+"""The group of failures (harness.image.provisioning) that are boots of whole images: not imported unless named."""
+
+_COLUMN = 32
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,6 +35,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     reproduce.add_argument("--binary", metavar="FILE", help="bring the key failures about with this agent")
     reproduce.add_argument("--object", metavar="FILE", help="its eBPF object")
     reproduce.add_argument("--config", metavar="FILE", help="its configuration")
+    reproduce.add_argument("--repeat", type=int, default=0, metavar="N", help="boots of provisioning-race (default 3)")
     report_options(reproduce)
 
 
@@ -40,9 +48,19 @@ def run(options: argparse.Namespace) -> int:
     if options.bundle:
         return usage("--from names the failure: give no NAME") if options.names else _run_from(options)
     if options.list or not (options.names or options.all_kernels):
-        for failure in failures.catalogue():
-            print(f"{failure.name:<28}{failure.title}\n{'':<28}{failure.code.id} · {failure.guide}")
-        return EXIT_OK
+        return _list()
+    ours = [name == _BOOTS or name.startswith(f"{_BOOTS}-") for name in options.names]
+    if any(ours):
+        if not all(ours):
+            return usage("provisioning-… takes minutes a boot: name it alone, not with others")
+        return _run_provisioning(options)
+    if options.repeat:
+        return usage("--repeat goes with provisioning-race")
+    if ALL in options.names:
+        left = (
+            f"not among `{ALL}`: {provisioning.GROUP}-…, {len(provisioning.RECIPES)} failures of several minutes each"
+        )
+        print(f"{left}; `reproduce {provisioning.GROUP}` brings them about", file=sys.stderr)
     try:
         count, agent = len(chosen(options.names)), agent_files(options)
     except HarnessError as error:
@@ -62,10 +80,51 @@ def run(options: argparse.Namespace) -> int:
     return publish(options, recording.report(results), reproduced(results), screen)
 
 
+def _list() -> int:
+    from harness import failures
+    from harness.image import provisioning
+
+    for failure in failures.catalogue():
+        print(f"{failure.name:<{_COLUMN}}{failure.title}\n{'':<{_COLUMN}}{failure.code.id} · {failure.guide}")
+    for recipe in provisioning.RECIPES:
+        print(
+            f"{recipe.name:<{_COLUMN}}{recipe.title}\n{'':<{_COLUMN}}{recipe.code.id} · {recipe.code.guide} · not in all: minutes"
+        )
+    return EXIT_OK
+
+
+def _run_provisioning(options: argparse.Namespace) -> int:
+    """Real images on a platform of ours: told while it goes, since a boot takes minutes."""
+    from harness import failures
+    from harness.checks.recording import Recording
+    from harness.image import provisioning
+    from harness.report import console
+
+    if options.repeat < 0 or options.binary or options.object or options.config or options.all_kernels:
+        return usage("provisioning-… takes --repeat N with N > 0, and none of the options of the others")
+    try:
+        count = len(provisioning.chosen(options.names))
+    except HarnessError as error:
+        return usage(str(error))
+    recording = Recording("images on a platform of ours: deployment failures of the guide")
+    screen, results = console.console(stream(options)), []
+    with console.progress(screen, count, verbose=options.verbose) as progress:
+        found = provisioning.reproduce(
+            options.names,
+            progress,
+            races=options.repeat or provisioning.RACES,
+            tell=lambda line: print(line, file=sys.stderr),
+        )
+        for result in found:
+            interruption.check()
+            results.append(result)
+    for result in results:
+        print(failures.tell(result), file=screen.file)
+    return publish(options, recording.report(results), reproduced(results), screen)
+
+
 def _on_all_kernels(options: argparse.Namespace, here: Sequence[Result]) -> int:
     """What this kernel skipped, on others; the guide's texts beside ours; and where each failure came about."""
-    import sys
-
     from harness import failures
     from harness.checks.recording import Recording
     from harness.failures.beside import beside
@@ -106,8 +165,6 @@ def _append(path: str, text: str) -> None:
 
 def _run_from(options: argparse.Namespace) -> int:
     """The failure that the diagnosis of a bundle names, here or in a guest; and whether the message is the same."""
-    import sys
-
     from harness import failures
     from harness.checks.recording import Recording
     from harness.diagnose import intake, reproduction, verdict

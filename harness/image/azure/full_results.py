@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.image.azure.outcome import End
+from harness.image.predict import Provisions
 from harness.msp import guide
 from harness.report import Outcome, Result
 from harness.report.model import Json
@@ -13,7 +14,7 @@ from harness.report.model import Json
 if TYPE_CHECKING:
     from harness.image.azure.check import Boot
 
-PREDICTION = "prediction.row"
+PREDICTION = "prediction.outcome"
 MODEL = "the platform's outcome is a model of ours: with MSP on, `ready` counts once the key is latched"
 
 
@@ -55,39 +56,46 @@ def _outcome(boot: Boot) -> Result:
     }
     if end.end is End.PROVISIONED:
         return Result(id, title, Outcome.PASS, "it provisions", evidence, observed)
-    row = boot.happened.row
-    remedy, code = (row.code.remedy, row.code.id) if row else (None, None)
+    found = boot.happened.code
+    remedy, code = (found.remedy, found.id) if found else (None, None)
     return Result(id, title, Outcome.FAIL, end.portal, evidence, observed, remedy, guide.NEW_VM_LINUX, code)
 
 
 def _row(boot: Boot, before: Sequence[Result]) -> Result:
-    id, title, happened = "full.row", "The row of the guide's table that it is, against the prediction", boot.happened
+    id, title, happened = "full.row", "The row of the guide's table that it is, and the prediction", boot.happened
     predicted = next((result for result in before if result.id == PREDICTION), None)
-    expected = predicted.evidence.get("row") if predicted else None
+    expected = predicted.evidence if predicted else {}
     evidence: dict[str, Json] = {
         "row": happened.number,
-        "predicted": expected,
-        "failure": happened.row.failure if happened.row else "",
-        "cause": happened.row.cause if happened.row else "",
+        "predicted row": expected.get("row"),
+        "predicted to provision": expected.get("will provision"),
+        "provisions": boot.end.end is End.PROVISIONED,
+        "Expected Failure": happened.row.failure if happened.row else None,
+        "Cause": happened.row.cause if happened.row else None,
     }
     what = f"row {happened.number} of the guide's table: {happened.why}" if happened.row else happened.why
-    outcome = Outcome.PASS if boot.end.end is End.PROVISIONED else Outcome.FAIL
-    if predicted is None or not isinstance(expected, int):
-        against = "there is no prediction to compare with"
-    elif expected == happened.number:
-        against = "as predicted"
-    elif expected == _RACE and happened.number == 0 and boot.end.end is End.PROVISIONED:
-        against = "the race of row 3, won this time; `--repeat N` shows how often it is lost"
-        outcome = Outcome.WARN
-    else:
-        against = f"NOT as predicted, which was {'row ' + str(expected) if expected else 'that it provisions'}"
-        outcome = Outcome.FAIL
-    remedy = happened.row.code.remedy if happened.row else None
-    code = happened.row.code.id if happened.row else None
-    return Result(id, title, outcome, f"{what}; {against}", evidence, {}, remedy, guide.NEW_VM_LINUX, code)
+    outcome, against = compared(boot, expected)
+    code = happened.code
+    remedy = code.remedy if code else None
+    return Result(
+        id, title, outcome, f"{what}; {against}", evidence, {}, remedy, guide.NEW_VM_LINUX, code.id if code else None
+    )
 
 
-_RACE = 3
+def compared(boot: Boot, expected: Mapping[str, Json]) -> tuple[Outcome, str]:
+    """What happened against the evidence of `prediction.outcome`; empty where there was none."""
+    provisioned, number = boot.end.end is End.PROVISIONED, boot.happened.number
+    outcome = Outcome.PASS if provisioned else Outcome.FAIL
+    will, row = expected.get("will provision"), expected.get("row")
+    if will is None or will == Provisions.UNKNOWN:
+        return outcome, "there is no prediction to compare with"
+    if provisioned and will == Provisions.MAYBE:
+        return Outcome.WARN, f"the race of row {row}, won this time: `--repeat N` shows how often it is lost"
+    right = will == Provisions.YES if provisioned else will != Provisions.YES and (number == row or row is None)
+    if right:
+        return outcome, "as predicted"
+    told = f"row {row}, provisions: {will}" if row else f"provisions: {will}"
+    return Outcome.FAIL, f"NOT as predicted ({told})"
 
 
 def _timeline(boot: Boot) -> Result:

@@ -1,74 +1,36 @@
-"""The guide's table of deployment failures on Linux, as data, and which of its rows a boot was."""
+"""Which row of the guide's table of deployment failures a boot was, by what it did: no version counts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.image.azure.inside import Inside
 from harness.image.azure.observation import Observation, first_failure
 from harness.image.azure.outcome import End, Provisioning
+from harness.image.predict import ROWS, Row
+from harness.msp import codes
 from harness.msp import deployment_errors as errors
-from harness.msp import diagnosis_codes as codes
 from harness.msp.codes import Code
-
-
-@dataclass(frozen=True)
-class GuideRow:
-    """A row, with the guide's words; says: what the platform or the report must say."""
-
-    number: int
-    agent: bool
-    knows_msp: bool  # cloud-init >= 24.3
-    failure: str
-    cause: str
-    code: Code
-
-
-ROWS: Sequence[GuideRow] = (
-    GuideRow(
-        1, False, False,
-        "Linux.OSProvisioningInternalError Linux.cloud-init successfully reported ready for provisioning but the "
-        "platform failed to record success",
-        "VM may fail to provision even though cloud-init reports ready.",
-        codes.NO_AGENT_OLD_CLOUD_INIT,
-    ),
-    GuideRow(
-        2, False, True,
-        "Linux.Cloud-Init failed due to azure-proxy-agent not found",
-        "Cloud-init reports failure to platform after detecting GPA not installed.",
-        codes.NO_AGENT_NEW_CLOUD_INIT,
-    ),
-    GuideRow(
-        3, True, False,
-        "Linux.OSProvisioningInternalError",
-        "Cloud-init may report ready before GPA is configured as it is GPA-unaware. May fail up to 100% of the time "
-        "depending on scenario.",
-        codes.AGENT_OLD_CLOUD_INIT,
-    ),
-    GuideRow(
-        4, True, True,
-        "Cloud-init reports GPA is unhealthy",
-        "Any of: eBPF setup failure, Cgroups v2 not enabled, generic startup failure, failure to acquire key",
-        codes.AGENT_UNHEALTHY,
-    ),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Happened:
     """row: None where the boot is none of them; then why."""
 
-    row: GuideRow | None
+    row: Row | None
     why: str
 
     @property
     def number(self) -> int:
         return self.row.number if self.row else 0
 
+    @property
+    def code(self) -> Code | None:
+        return codes.all_codes()[self.row.code] if self.row else None
+
 
 def happened(seen: Observation, inside: Inside, end: Provisioning) -> Happened:
-    """The row that a boot was, by what it did: no version counts."""
+    """The row that a boot was."""
     if end.end is End.PROVISIONED:
         return Happened(None, "it provisions")
     if end.end is End.TIMED_OUT:

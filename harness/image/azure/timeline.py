@@ -35,15 +35,17 @@ _TOLD = (
 
 @dataclass(frozen=True)
 class Row:
-    """at: seconds since power on. side: platform or guest."""
+    """at: seconds since power on. side: platform or guest. coarse: the source has whole seconds, cut off."""
 
     at: float
     side: str
     who: str  # cloud-init, agent, guest, …
     what: str
+    coarse: bool = False
 
     def text(self) -> str:
-        return f"{self.at:8.2f} s  {self.side:<8}  {self.who:<10}  {self.what}"
+        when = f"{self.at:5.0f}…  " if self.coarse else f"{self.at:8.2f}"
+        return f"{when} s  {self.side:<8}  {self.who:<10}  {self.what}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def timeline(seen: Observation, inside: Inside) -> Timeline:
         unsaid = "the guest's own times are left out: no moment was seen by both sides"
     else:
         rows += [
-            Row(at + offset - seen.began, "guest", who, what[:_LONGEST])
+            Row(at + offset - seen.began, "guest", who, what[:_LONGEST], not at % 1)
             for at, who, what in (*_cloud_init(inside), *_agent(inside))
         ]
     return Timeline(sorted(rows, key=lambda row: row.at)[:MOST], offset, unsaid)
