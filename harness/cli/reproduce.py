@@ -12,7 +12,6 @@ from harness.cli.output import publish, report_options, stream, usage
 from harness.errors import HarnessError
 from harness.report import EXIT_OK, Outcome, Result
 
-
 _BOOTS = "provisioning"
 """The group of failures (harness.image.provisioning) that are boots of whole images: not imported unless named."""
 
@@ -57,10 +56,8 @@ def run(options: argparse.Namespace) -> int:
     if options.repeat:
         return usage("--repeat goes with provisioning-race")
     if ALL in options.names:
-        left = (
-            f"not among `{ALL}`: {provisioning.GROUP}-…, {len(provisioning.RECIPES)} failures of several minutes each"
-        )
-        print(f"{left}; `reproduce {provisioning.GROUP}` brings them about", file=sys.stderr)
+        left = f"not among `{ALL}`: {_BOOTS}-…, of several minutes each"
+        print(f"{left}; `reproduce {_BOOTS}` brings them about", file=sys.stderr)
     try:
         count, agent = len(chosen(options.names)), agent_files(options)
     except HarnessError as error:
@@ -82,14 +79,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _list() -> int:
     from harness import failures
+    from harness.failures.table import ALL
     from harness.image import provisioning
 
-    for failure in failures.catalogue():
-        print(f"{failure.name:<{_COLUMN}}{failure.title}\n{'':<{_COLUMN}}{failure.code.id} · {failure.guide}")
-    for recipe in provisioning.RECIPES:
-        print(
-            f"{recipe.name:<{_COLUMN}}{recipe.title}\n{'':<{_COLUMN}}{recipe.code.id} · {recipe.code.guide} · not in all: minutes"
-        )
+    rows = [(row.name, row.title, f"{row.code.id} · {row.guide}") for row in failures.catalogue()]
+    rows += [
+        (row.name, row.title, f"{row.code.id} · {row.code.guide} · minutes, not among {ALL}")
+        for row in provisioning.RECIPES
+    ]
+    for name, title, where in rows:
+        print(f"{name:<{_COLUMN}}{title}\n{'':<{_COLUMN}}{where}")
     return EXIT_OK
 
 
