@@ -99,10 +99,11 @@ def _looked(image: Image, path: str) -> None:
 
 
 def _why(image: Image, path: str) -> str:
-    """`: reason` where the path, or a directory above it, is among what could not be read."""
+    """`: reason` where the path, or a directory above it, is among what could not be read, or where names were cut."""
     above = path
     while above:
         if above in image.unseen:
             return f": {image.unseen[above]}"
         above = above.rpartition("/")[0]
-    return f": {image.unseen['/']}" if "/" in image.unseen else ""
+    everywhere = next((image.unseen[name] for name in ("/", "names", "depth") if name in image.unseen), "")
+    return f": {everywhere}" if everywhere else ""

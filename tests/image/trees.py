@@ -123,9 +123,9 @@ class DataSourceAzure:
 """
 
 
-def file(data: str | bytes = b"", mode: int = 0o644, **more: Mapping[str, bytes]) -> Entry:
+def file(data: str | bytes = b"", mode: int = 0o644, attributes: Mapping[str, bytes] | None = None) -> Entry:
     content = data.encode() if isinstance(data, str) else data
-    return Entry(Kind.FILE, mode, size=len(content), data=content, **more)
+    return Entry(Kind.FILE, mode, size=len(content), data=content, attributes=attributes or {})
 
 
 def link(target: str) -> Entry:

@@ -88,6 +88,8 @@ def _version(image: Image, question: Question) -> Iterator[Result]:
     package = image.packages.get(NAME)
     if package is not None:
         yield question.good(f"{package.version}, by its package", {"package": package.version})
+    elif "packages" in image.unseen:
+        yield question.unknown(f"the packages were not read: {image.unseen['packages']}")
     elif agent_files.program(image) is not None:
         yield question.none("no package brought it; its own --version says it only when it is run, which --boot does")
     else:

@@ -25,8 +25,12 @@ def _found(image: Image, question: Question) -> Iterator[Result]:
         if image.disk.encrypted:
             devices = ", ".join(image.disk.encrypted)
             yield question.unknown(f"no system was found, and {devices} is encrypted", remedy="give it unencrypted")
-        elif image.unseen:
-            path, reason = next(iter(image.unseen.items()))
+        elif len(image.systems) > 1:
+            remedy = "name the one that boots with --root DEVICE; an image for Azure has one"
+            yield question.unknown(image.unseen.get("/", "there are several systems"), {"systems": list(image.systems)},
+                                   remedy)  # fmt: skip
+        elif image.unseen.keys() - {"/", "packages"}:
+            path, reason = next(row for row in image.unseen.items() if row[0] not in ("/", "packages"))
             yield question.unknown(f"no system was found, and {path} could not be read: {reason}")
         else:
             remedy = "look whether it is the right file: there is no os-release and nothing that libguestfs knows"
