@@ -22,10 +22,9 @@ OF_INTEREST = ("azure-proxy-agent", "cloud-init", "waagent", "walinuxagent", "WA
 def listed(image: Image) -> Json:
     """System, kernels, agent, cloud-init and every package. What was not read is told as `unread: reason`."""
     release = _asked(lambda: os_release(image))
-    kind = "dpkg" if image.system.get("package_format") == "deb" else image.system.get("package_format") or "package"
     packages = sorted(image.packages.values(), key=lambda one: one.name)
     rows: list[Json] = [_operating_system(image, release), *_kernels(image), *_agent(image), *_cloud_init(image)]
-    rows += [{"type": "library", "name": one.name, "version": one.version, "bom-ref": f"{kind}:{one.name}",
+    rows += [{"type": "library", "name": one.name, "version": one.version, "bom-ref": f"package:{one.name}",
               "properties": _properties({"msp-harness:of interest": "yes"} if one.name in OF_INTEREST else {})}
              for one in packages]  # fmt: skip
     return {

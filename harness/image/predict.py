@@ -71,7 +71,7 @@ class Cause:
 
 CAUSES = (
     Cause("eBPF setup failure", (
-        "kernel.config.", "kernel.lockdown", "agent.object", "agent.object-kernel", "agent.sandbox",
+        "kernel.config", "kernel.lockdown", "agent.object", "agent.object-kernel", "agent.sandbox",
     )),
     Cause("Cgroups v2 not enabled", ("cgroup.",)),
     Cause("generic startup failure", (
