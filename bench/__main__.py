@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import connect, diagnose, fleet, matrix, verify, vm
+from bench import connect, diagnose, fleet, image, matrix, verify, vm
 
 BENCHMARKS = {
     "verify": verify.main,
@@ -13,6 +13,7 @@ BENCHMARKS = {
     "fleet": fleet.main,
     "matrix": matrix.main,
     "vm": vm.main,
+    "image": image.main,
 }
 
 

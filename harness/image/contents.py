@@ -124,7 +124,7 @@ def _files(
     said = _decoded(appliance.shell(script, _TAR_SECONDS + _SPARE))
     packed = appliance.content("/tmp/files.gz", _ARCHIVE)
     failed = {each.encode(): why for path, why in _complaints(said, "tar: ") if (each := path.removeprefix("/"))}
-    return dict(_members(_unpacked(packed, _ARCHIVE))), failed
+    return dict(members(_unpacked(packed, _ARCHIVE))), failed
 
 
 def _put(appliance: Appliance, path: str, data: bytes) -> None:
@@ -133,7 +133,8 @@ def _put(appliance: Appliance, path: str, data: bytes) -> None:
         appliance.shell(f"echo {piece} | base64 -d {'>>' if offset else '>'}{path}")
 
 
-def _members(archive: bytes) -> Iterator[tuple[bytes, tuple[bytes, Mapping[str, bytes]]]]:
+def members(archive: bytes) -> Iterator[tuple[bytes, tuple[bytes, Mapping[str, bytes]]]]:
+    """Raw path, content and extended attributes of the regular files in an archive, up to where it is damaged."""
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
             for member in tar:

@@ -6,7 +6,6 @@ no report gets it. The bytes are kept beside for as long as contents are fetched
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +17,6 @@ NAME_ONLY = r"%y - - - - %p\0%l\0"
 """The same without what takes a look at the inode: under TCG that is most of the time."""
 
 _KINDS = {"f": Kind.FILE, "d": Kind.DIRECTORY, "l": Kind.LINK}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,11 @@ class Named:
 def text(name: bytes) -> str:
     """A name as text that can be printed."""
     shown = name.decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in _bytes(found.group())), shown)
+    return shown if shown.isprintable() else "".join(each if each.isprintable() else _hex(each) for each in shown)
 
 
-def _bytes(character: str) -> bytes:
-    return character.encode("utf-8", "surrogatepass")
+def _hex(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
 
 
 def parse(listed: bytes) -> Iterator[tuple[str, Named]]:

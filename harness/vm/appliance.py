@@ -74,7 +74,7 @@ class Appliance:
         return self
 
     def _start(self, work: Path) -> None:
-        self._work, environment, parent = work, _environment(work), os.getpid()
+        self._work, given, parent = work, environment(work), os.getpid()
         with processes.signals_held():
             self._errors = self._stack.enter_context((work / "errors").open("w+b"))
             self._process = subprocess.Popen(
@@ -82,7 +82,7 @@ class Appliance:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env=environment,
+                env=given,
                 start_new_session=True,  # libguestfs' QEMU and recovery process end with it
                 preexec_fn=lambda: processes.die_with_parent(parent),
             )
@@ -235,7 +235,8 @@ def _piped(target: Path, largest: int) -> str:
     return f"| head -c {largest + 1} > {shlex.quote(str(target))}"
 
 
-def _environment(work: Path) -> dict[str, str]:
+def environment(work: Path) -> dict[str, str]:
+    """What guestfish is run with; work is a directory of the run's own."""
     place = cache.directory() / "appliance"
     with cache.writing("keep libguestfs' appliance"):
         place.mkdir(parents=True, exist_ok=True)
