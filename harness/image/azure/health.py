@@ -8,6 +8,7 @@ quote: result=error|reason=…|agent=Cloud-Init/25.1.4|…. What a guest sends i
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ def fields_of(description: str) -> dict[str, str]:
         return {}
     line = match[0]
     try:
-        row = next(csv.reader([line], delimiter="|", quotechar="'"), [])
+        row = [cell for row in csv.reader(io.StringIO(line, newline=""), delimiter="|", quotechar="'") for cell in row]
     except csv.Error:
         row = line.split("|")
     pairs = (text.partition("=") for text in row[:_FIELDS])
