@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from harness.errors import HarnessError
 from harness.image import listing, places
 from harness.image.listing import Named
-from harness.image.tree import Tree
+from harness.image.tree import Entry, Tree
 from harness.vm.appliance import SYSROOT, Appliance
 
 _NAMES = 64 << 20  # bytes of the list of names
@@ -23,7 +23,7 @@ _DEPTH = 64  # directories in directories
 _FIND_SECONDS = 180
 _TAR_SECONDS = 240
 _SPARE = 60  # seconds for the answer
-_PIECE = 60_000  # bytes of packed paths in one script
+_PIECE = 24_000  # bytes of packed paths in one script: twice in base64 they fit a line of guestfish, of 64 KiB
 _ARCHIVE = places.LARGEST + (64 << 20)  # bytes, with headers
 _COMPLAINTS = 100_000  # bytes of what find and tar complain of
 _ATTRIBUTE = "SCHILY.xattr."  # of a pax header
@@ -50,7 +50,9 @@ def contents(appliance: Appliance) -> Contents:
         if raw in failed or found is None:
             unseen[path] = failed.get(raw, "it could not be read")
         elif found is not None:
-            entries[path] = replace(entries[path], data=found[0], attributes=found[1])
+            entries[path] = replace(entries[path], data=places.masked(path, found[0]), attributes=found[1])
+    for path, data in _excerpts(appliance, entries):
+        entries[path] = replace(entries[path], data=data)
     return Contents(Tree(entries), unseen)
 
 
@@ -125,6 +127,19 @@ def _files(
     packed = appliance.content("/tmp/files.gz", _ARCHIVE)
     failed = {each.encode(): why for path, why in _complaints(said, "tar: ") if (each := path.removeprefix("/"))}
     return dict(members(_unpacked(packed, _ARCHIVE))), failed
+
+
+def _excerpts(appliance: Appliance, entries: Mapping[str, Entry]) -> Iterator[tuple[str, bytes]]:
+    """The parts of files of which only a part is read."""
+    wanted = places.excerpts(entries)
+    if not wanted:
+        return
+    limited = f"| head -c {places.LARGEST_EXCERPT} | base64 -w0; echo"
+    script = "\n".join(f"timeout 20 {command} .{path} 2>/dev/null {limited}" for path, command in wanted)
+    lines = appliance.shell(f"cd {SYSROOT} || exit\n{script}").splitlines()
+    for (path, _), line in zip(wanted, lines, strict=False):
+        if line:
+            yield path, _decoded(line)
 
 
 def _put(appliance: Appliance, path: str, data: bytes) -> None:

@@ -33,7 +33,7 @@ PLACES = (
     Place(r"/(usr/)?s?bin/azure-proxy-agent[^/]*", 48 * _MIB),
     Place(r"/usr/s?bin/GuestProxyAgent[^/]*", 48 * _MIB),
     Place(r"/usr/lib/azure-proxy-agent/.*", 48 * _MIB),
-    Place(r"/(usr/)?lib/(.*/)?ebpf_cgroup\.o", 16 * _MIB),
+    Place(r"/(usr|opt|lib|var)/(.*/)?[^/]*bpf[^/]*\.o", 16 * _MIB),
     Place(r"/var/lib/azure-proxy-agent/.*", 1 * _MIB),
     Place(r"/var/log/azure-proxy-agent/.*", 1 * _MIB),
     Place(r"/var/log/azure/[^/]*(/[^/]*)?", 256 * _KIB),
@@ -52,11 +52,11 @@ PLACES = (
     Place(_UNITS + r"/[^/]*", 64 * _KIB),
     Place(_UNITS + r"/[^/]*\.(d|wants|requires)/[^/]*", 64 * _KIB),
     Place(r"/(usr/)?lib/systemd/(system-preset|system-generators|system\.conf\.d|network)/[^/]*", 64 * _KIB),
-    Place(r"/(usr/)?lib/(sysctl|modules-load|modprobe|tmpfiles|sysusers)\.d/[^/]*", 64 * _KIB),
+    Place(r"/(usr/|usr/local/)?lib/(sysctl|modules-load|modprobe|tmpfiles|sysusers)\.d/[^/]*", 64 * _KIB),
     Place(r"/(usr/)?lib/modules/[^/]*/modules\.(dep|builtin|softdep)", 4 * _MIB),
     Place(r"/(usr/)?lib/modules/[^/]*/(config|kernel/config)", 1 * _MIB),
     Place(r"/(usr/)?lib/kernel/[^/]*", 64 * _KIB),
-    Place(r"/boot/config-.*", 1 * _MIB),
+    Place(r"(/boot|/usr/lib/ostree-boot)/config-.*", 1 * _MIB),
     Place(r"/boot/grub2?/(grub\.cfg|grubenv|custom\.cfg|user\.cfg)", 2 * _MIB),
     Place(r"/(boot|boot/efi|efi)/loader/(loader\.conf|entries/[^/]*|entries\.srel)", 256 * _KIB),
     Place(r"/(boot/efi|efi|boot)/EFI/[^/]*/grub(\.cfg|env)", 512 * _KIB),
@@ -64,6 +64,34 @@ PLACES = (
     Place(r"/etc/.*", 512 * _KIB),
 )
 """The first row that a path is like counts. The contents of the agent come before those of /etc where there is much."""
+
+DULL = (
+    "/etc/ssh/moduli", "/etc/services", "/etc/mime.types", "/etc/ssl/certs/*", "/etc/udev/hwdb.bin", "/etc/ld.so.cache",
+    "/etc/selinux/*/policy/*", "/etc/selinux/*/contexts/*", "/etc/pki/*", "/etc/ca-certificates/*",
+    "/etc/apt/trusted.gpg*", "/etc/fonts/*", "/etc/locale.gen", "/etc/brltty/*", "/etc/X11/*",
+)  # fmt: skip
+"""Of /etc, what is often large and never looked at; that it was not read is not told."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Files of which a part is read: what a shell command with the path at its end prints, up to LARGEST_EXCERPT."""
+
+    pattern: str
+    command: str
+
+
+LARGEST_EXCERPT = 512 * _KIB
+MOST_EXCERPTS = 4
+EXCERPTS = (
+    # How systemd was compiled: in none of its smaller files.
+    Excerpt(
+        r"/(usr/)?lib(64)?/([^/]*-linux-[^/]*/)?systemd/libsystemd-shared-[^/]*\.so",
+        "grep -aoE 'default-hierarchy=[a-z]+'",
+    ),
+    # The sections of a unified kernel image that say something lie before the kernel.
+    Excerpt(r"/(boot/efi|efi|boot)/EFI/Linux/[^/]*\.[eE][fF][iI]", f"head -c {LARGEST_EXCERPT}"),
+)
 
 NAMES_ALONE = (
     "usr/share/*", "usr/src/*", "usr/include/*", "usr/lib/modules/*/kernel/*", "lib/modules/*/kernel/*",
@@ -73,11 +101,13 @@ NAMES_ALONE = (
 
 _SECRET = (
     "*.key", "*.prv", "*.pfx", "*.p12", "*.priv", "*/ssh_host_*_key", "/etc/ssl/private/*", "/etc/pki/*/private/*",
-    "/etc/shadow*", "/etc/gshadow*", "/etc/.pwd.lock", "/etc/ppp/*-secrets", "/etc/security/opasswd",
+    "/etc/shadow?*", "/etc/gshadow*", "/etc/.pwd.lock", "/etc/ppp/*-secrets", "/etc/security/opasswd",
     "/etc/NetworkManager/system-connections/*", "/etc/letsencrypt/*", "*/id_rsa", "*/id_ed25519", "*/id_ecdsa",
     "/etc/wireguard/*", "/etc/krb5.keytab",
 )  # fmt: skip
 _IMPORTANT = ("etc", "boot", "usr/lib/systemd", "usr/lib/modules", "lib/systemd", "lib/modules", "var/lib/waagent")
+_HASH = re.compile(rb"^([^:\n]*:!*)[^:!*\n][^:\n]*", re.MULTILINE)  # in the second field of a line of shadow(5)
+_PLAIN = re.compile(r"[A-Za-z0-9/._+@=-]+")  # a path that a shell takes as it is
 _ROWS = tuple((re.compile(place.pattern, re.DOTALL), place.largest) for place in PLACES)
 
 
@@ -86,13 +116,31 @@ def is_secret(path: str) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in _SECRET)
 
 
+def is_dull(path: str) -> bool:
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in DULL)
+
+
+def masked(path: str, data: bytes) -> bytes:
+    """A file's content as it is kept: of /etc/shadow no hash, but whether there is one ("$", "!$")."""
+    return _HASH.sub(rb"\1$", data) if path == "/etc/shadow" else data
+
+
+def excerpts(entries: Mapping[str, Entry]) -> list[tuple[str, str]]:
+    """The files of which a part is read, with the command that gives it."""
+    found = []
+    for path, entry in entries.items():
+        if entry.kind is Kind.FILE and _PLAIN.fullmatch(path):
+            found += [(path, row.command) for row in EXCERPTS if re.fullmatch(row.pattern, path)]
+    return found[:MOST_EXCERPTS]
+
+
 def wanted(path: str, entry: Entry) -> tuple[int, str]:
     """The row of PLACES that has this file, -1 for none; and why its content is not read all the same."""
     if entry.kind is not Kind.FILE:
         return -1, ""
     for number, (pattern, largest) in enumerate(_ROWS):
         if pattern.fullmatch(path):
-            if is_secret(path):
+            if is_secret(path) or is_dull(path):
                 return -1, ""
             if entry.size > largest:
                 return -1, f"it has {entry.size} bytes, and no more than {largest} are read of such a file"

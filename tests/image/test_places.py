@@ -32,7 +32,8 @@ READ = (
     "/boot/efi/loader/entries/a.conf",
 )
 NOT_READ = (
-    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/ssh/moduli",
     "/etc/ssh/ssh_host_ed25519_key",
     "/etc/ssl/private/server.pem",
     "/etc/NetworkManager/system-connections/wifi.nmconnection",
@@ -62,6 +63,23 @@ def test_read(path: str) -> None:
 @pytest.mark.parametrize("path", NOT_READ)
 def test_not_read(path: str) -> None:
     assert places.wanted(path, Entry(Kind.FILE, size=100)) == (-1, "")
+
+
+def test_no_hash_is_kept() -> None:
+    shadow = b"root:$6$salt$hash:1:\nlocked:!$6$x:1\nnone::1\nstar:*:1\noff:!:1\noff2:!!:1\nhalf"
+    assert places.masked("/etc/shadow", shadow) == (
+        b"root:$:1:\nlocked:!$:1\nnone::1\nstar:*:1\noff:!:1\noff2:!!:1\nhalf"
+    )
+    assert places.masked("/etc/passwd", shadow) == shadow
+
+
+def test_of_some_files_a_part_is_read() -> None:
+    library = "/usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so"
+    unified = "/boot/efi/EFI/Linux/debian-6.1.0.efi"
+    strange = "/boot/efi/EFI/Linux/$(reboot).efi"
+    found = dict(places.excerpts(dict.fromkeys((library, unified, strange, "/etc/hosts"), Entry(Kind.FILE))))
+    assert found.keys() == {library, unified}
+    assert "default-hierarchy" in found[library]
 
 
 def test_all_of_it_is_bounded_and_what_matters_comes_first() -> None:
