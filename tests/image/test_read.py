@@ -175,6 +175,50 @@ def test_the_system_that_is_named_is_read(several: Path) -> None:
         read(str(several), root="/dev/sda9")
 
 
+LAYOUT = """
+set -e
+parted -s /dev/sda mklabel gpt mkpart ESP fat32 1MiB 10MiB set 1 esp on mkpart r 10MiB 150MiB mkpart v 150MiB 199MiB \
+    >/dev/null
+udevadm settle
+mkfs.vfat -n ESP /dev/sda1 >/dev/null
+mkfs.btrfs -q -M -U 11111111-2222-3333-4444-555555555555 /dev/sda2
+mke2fs -q -t ext4 -U 21111111-2222-3333-4444-555555555555 /dev/sda3
+mkdir -p /tmp/b /tmp/esp
+mount /dev/sda1 /tmp/esp; mkdir -p /tmp/esp/EFI/BOOT; echo x >/tmp/esp/EFI/BOOT/BOOTX64.EFI; umount /tmp/esp
+mount /dev/sda2 /tmp/b; btrfs -q subvolume create /tmp/b/root >/dev/null; umount /tmp/b
+echo done
+"""
+FSTAB = """UUID=11111111-2222-3333-4444-555555555555 / btrfs subvol=root 0 0
+UUID=21111111-2222-3333-4444-555555555555 /var ext4 defaults 0 0
+"""
+
+
+def test_subvolumes_other_partitions_and_one_that_fstab_does_not_name(tmp_path: Path) -> None:
+    raw = tmp_path / "disk.raw"
+    with raw.open("wb") as file:
+        file.truncate(200 * MIB)
+    root = tree(tmp_path / "root", {"etc/fstab": FSTAB.encode()})
+    (root / "boot/efi").mkdir(parents=True)
+    archives = {}
+    for name, top in {"var": root / "var", "root": root}.items():
+        archives[name] = tmp_path / f"{name}.tar"
+        with tarfile.open(archives[name], "w") as tar:
+            tar.add(top, arcname=".", filter=lambda member: None if member.name.startswith("./var/") else member)
+    with Appliance(raw, "raw", writable=True) as appliance:
+        said = appliance.shell(LAYOUT)
+        assert said.endswith("done"), said
+        appliance.ask('mount "btrfsvol:/dev/sda2/root" /')
+        appliance.ask(f"tar-in {archives['root']} /")
+        appliance.ask("mount /dev/sda3 /var")
+        appliance.ask(f"tar-in {archives['var']} /var")
+        appliance.ask("umount-all")
+    found = read(str(raw))
+    looks_right(found)
+    assert found.systems == ("btrfsvol:/dev/sda2/root: debian 12.1",)
+    assert found.tree.exists("/var/lib/waagent/provisioned")
+    assert found.disk.firmware == "uefi"
+
+
 def test_a_disk_without_a_system_that_was_cut_off(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "data").write_bytes(os.urandom(4 * MIB))
