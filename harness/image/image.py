@@ -37,6 +37,7 @@ class Disk:
     lvm: bool = False
     encrypted: Sequence[str] = ()  # devices that are LUKS or BitLocker
     troubles: Sequence[str] = ()
+    backing: Sequence[str] = ()  # the files in which the rest of an overlay's content is
 
     @property
     def is_disk(self) -> bool:

@@ -75,7 +75,7 @@ def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) ->
     device = Device(appliance)
     table = partitions.table(device.read)
     tell("looking for operating systems on it")
-    roots = system.roots(appliance)
+    roots, complaint = system.roots(appliance)
     systems = {each: system.description(appliance, each) for each in roots}
     told = tuple(f"{each}: {system.title(words)}" for each, words in systems.items())
     unseen: dict[str, str] = {}
@@ -84,7 +84,7 @@ def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) ->
         happened = f"{', '.join(told) or 'no system'} is what libguestfs finds on it"
         raise HarnessError(f"read the system {root} of {found.path.name}", happened)
     if not systems:
-        unseen["/"] = "there is no operating system on it that libguestfs knows"
+        unseen["/"] = "there is no operating system on it that libguestfs knows" + (complaint and f": {complaint}")
     elif len(systems) > 1 and not root:
         unseen["/"] = f"there are {len(systems)} systems on it ({'; '.join(told)}): name one with root=DEVICE"
     else:
@@ -113,6 +113,7 @@ def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) ->
         device.lvm,
         device.encrypted,
         (*found.troubles, *table.troubles, *_outside(table, found.virtual_size or device.size)),
+        found.chain,
     )
     return Image(name, disk, tree, packages, words, told, unseen)
 

@@ -89,7 +89,7 @@ def _of(
     packages: dict[str, Package] = {}
     words: dict[str, str] = {}
     told: tuple[str, ...] = ()
-    for root in system.roots(appliance)[:1]:
+    for root in system.roots(appliance)[0][:1]:
         words = system.description(appliance, root)
         unseen |= system.mount(appliance, {"/": root})
         packages = system.packages(appliance.ask(f"-inspect-list-applications2 {quoted(root)}"))

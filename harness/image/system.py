@@ -20,9 +20,11 @@ _FIELD = re.compile(r"  app2_(name|epoch|version|release): ?(.*)")
 _BEGIN = re.compile(r"\[\d+\] = \{")
 
 
-def roots(appliance: Appliance) -> list[str]:
-    """The systems on the disk, by the device or volume of their root."""
-    return [line.strip() for line in appliance.ask("-inspect-os") if ROOT.fullmatch(line.strip())]
+def roots(appliance: Appliance) -> tuple[list[str], str]:
+    """The systems on the disk, by the device or volume of their root; and what libguestfs complained of, if it did."""
+    before = appliance.complaints()
+    found = [line.strip() for line in appliance.ask("-inspect-os") if ROOT.fullmatch(line.strip())]
+    return found, text(appliance.said().encode()) if appliance.complaints() != before else ""
 
 
 def description(appliance: Appliance, root: str) -> dict[str, str]:

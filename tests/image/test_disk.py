@@ -79,3 +79,8 @@ def test_the_commands_to_convert() -> None:
     )
     odd = Image("d.raw", replace(GOOD, format="raw", virtual_size=30 * MIB + 1), Tree({}))
     assert "qemu-img resize -f raw d-azure.raw 31M" in convert(odd)
+
+
+def test_backing_files_are_told() -> None:
+    found = next(disk(Image("x", replace(GOOD, backing=("/base.qcow2",)), Tree({}))))
+    assert found.evidence["backing files"] == ["/base.qcow2"]

@@ -53,6 +53,8 @@ def convert(image: Image) -> str:
 def _format(image: Image, question: Question) -> Iterator[Result]:
     disk = image.disk
     evidence: dict[str, Json] = {"format": disk.format, "bytes": disk.size, "virtual size": disk.virtual_size}
+    if disk.backing:
+        evidence["backing files"] = list(disk.backing)
     if disk.format == "vhd-fixed":
         yield question.good("it is a fixed VHD, as Azure wants it", evidence)
     else:
