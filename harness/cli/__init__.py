@@ -20,6 +20,7 @@ from harness.cli import (
     collect,
     diagnose,
     explain,
+    image,
     inspect_object,
     kernels,
     key_reset,
@@ -49,6 +50,7 @@ COMMANDS = (
     vm,
     matrix,
     kernels,
+    image,
     codes,
     clean,
 )

@@ -1,0 +1,156 @@
+"""`msp-harness image check`: the depths, each a superset of the one before, each saying what it could not see."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from pathlib import Path
+
+from harness.checks.recording import Recording
+from harness.errors import HarnessError
+from harness.image import checks, predict, said
+from harness.image.image import Image
+from harness.image.list import listed
+from harness.kernel import packages
+from harness.report import Outcome, Report, Result
+from harness.report.model import Json
+from harness.vm import qemu
+
+
+class Depth(IntEnum):
+    """How deep an image is looked into."""
+
+    INSPECT = 0
+    KERNEL = 1
+    BOOT = 2
+    FULL = 3
+
+
+_SEES = {
+    Depth.KERNEL: "whether its kernel loads and attaches the image's eBPF object, and redirects",
+    Depth.BOOT: "whether the image itself starts in Azure's surroundings, with its agent",
+    Depth.FULL: "what its cloud-init reports with MSP on, and whether the prediction holds",
+}
+"""What a depth sees that those before it cannot."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an image is checked. repeat: boots for the race. seconds: limit of a boot, 0 for the usual one."""
+
+    depth: Depth = Depth.INSPECT
+    allow_backing: bool = False
+    root: str = ""  # the device with the system, where there are several
+    repeat: int = 1
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A Report, and the list of what was found in the image."""
+
+    report: Report
+    found: Json
+
+
+READ = "image.read"
+"""The id of the Result of an image that could not be read."""
+
+Tell = Callable[[str], None]
+
+
+def check(source: str, options: Options, tell: Tell = lambda line: None) -> Checked:
+    """Check an image. One that cannot be read is a Report that says so."""
+    from harness.image.read import read
+
+    recording = Recording(_target(source))
+    try:
+        image = read(source, allow_backing=options.allow_backing, root=options.root, tell=tell)
+    except HarnessError as error:
+        result = _not_read(f"could not find out: {error}", error.remedy, said=error.detail.splitlines()[-20:])
+        report = replace(recording.report([result]), kernel="unknown", distribution="unknown")
+        return Checked(report, {})
+    results = list(checks.check(image))
+    results += predict.results(image, results)
+    for depth, deeper in _DEEPER.items():
+        if options.depth >= depth:
+            results += deeper(source, image, results, options, tell)
+        else:
+            results.append(_unseen(depth))
+    report = replace(
+        recording.report(results),
+        kernel=said.text(results, "kernel.default", "release") or "unknown",
+        distribution=said.text(results, "system.found", "os-release", "PRETTY_NAME")
+        or image.system.get("product_name")
+        or "unknown",
+    )
+    return Checked(report, listed(image))
+
+
+def needed(depth: Depth) -> None:
+    """Raises HarnessError where this machine has not what the depth needs."""
+    wanted = [("guestfish", packages.GUESTFISH)] + [(qemu.BINARY, packages.QEMU)] * (depth > Depth.INSPECT)
+    for command, need in wanted:
+        if shutil.which(command) is None:
+            raise HarnessError("check an image", f"there is no {command}", packages.install_hint([need]))
+
+
+def lost(source: str, what: str, how: str, said: Sequence[str]) -> Report:
+    """The Report of an image whose process gave none."""
+    result = _not_read(f"could not find out: its process {how}", said=list(said))
+    return replace(Recording(_target(source)).report([result]), kernel="unknown", distribution="unknown")
+
+
+def _not_read(summary: str, remedy: str | None = None, **observed: Json) -> Result:
+    return Result(READ, "The image can be read", Outcome.ERROR, summary, observed=observed, remedy=remedy)
+
+
+def _target(source: str) -> str:
+    return f"image {Path(source).name or source}"
+
+
+def _unseen(depth: Depth) -> Result:
+    name = depth.name.lower()
+    return Result(
+        f"depth.{name}",
+        f"Looked into by --{name}",
+        Outcome.SKIP,
+        f"not seen without --{name}: {_SEES[depth]}",
+        remedy=f"`msp-harness image check --{name} IMAGE`",
+    )
+
+
+def verdict(report: Report) -> str:
+    """One sentence about an image: what will happen to a VM that is made of it."""
+    known = {result.id: result for result in report.results}
+    for id in ("full.row", "prediction.outcome"):
+        if id in known:
+            return known[id].summary
+    return "it could not be found out whether a VM made of it provisions"
+
+
+def _on_its_kernel(
+    source: str, image: Image, results: Sequence[Result], options: Options, tell: Tell
+) -> Iterator[Result]:
+    from harness.image import own_kernel
+
+    yield from own_kernel.verified(source, image, results, tell)
+
+
+def _booted(source: str, image: Image, results: Sequence[Result], options: Options, tell: Tell) -> Iterator[Result]:
+    from harness.image import azure
+
+    yield from azure.boot(
+        source,
+        image,
+        results,
+        provision=options.depth is Depth.FULL,
+        repeat=options.repeat,
+        seconds=options.seconds,
+        tell=tell,
+    )
+
+
+_DEEPER = {Depth.KERNEL: _on_its_kernel, Depth.BOOT: _booted}
