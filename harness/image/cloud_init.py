@@ -19,7 +19,10 @@ from harness.image.reading import Unread
 SETTING = "ProvisionGuestProxyAgent"
 AGENT = "azure-proxy-agent"
 _TOPS = ("/usr/local/lib", "/usr/local/lib64", "/usr/lib", "/usr/lib64")
-_VERSION = re.compile(r"^(__VERSION__|_PACKAGED_VERSION)\s*=\s*['\"]([^'\"\n]+)['\"]", re.MULTILINE)
+_VERSIONS = ("version.py", "meson_versions.py")  # the latter from 26.1 on
+_VERSION = re.compile(
+    r"^(__VERSION__|_PACKAGED_VERSION|UPSTREAM_VERSION|DOWNSTREAM_VERSION)\s*=\s*['\"]([^'\"\n]+)['\"]", re.MULTILINE
+)
 _METADATA = re.compile(r"^Version: (\S+)", re.MULTILINE)
 _FOLDER_VERSION = re.compile(r"cloud_init-([^-]+?)(?:-py[\d.]+)?\.(?:egg-info|dist-info)")
 _NUMBER = re.compile(r"(?:\d+:)?v?(\d+(?:\.\d+){1,3})")
@@ -73,13 +76,15 @@ def package_version(image: Image) -> str | None:
 def file_versions(image: Image, folder: str) -> dict[str, str]:
     """The versions that the files of one cloudinit package say, by path. Raises Unread."""
     found = {}
-    text = reading.text(image, f"{folder}/version.py")
-    rows = dict(_VERSION.findall(text or ""))
-    own = rows.get("_PACKAGED_VERSION", "@@")
-    if own.startswith("@@"):
-        own = rows.get("__VERSION__", "")
-    if own:
-        found[f"{folder}/version.py"] = own
+    for path in (f"{folder}/{name}" for name in _VERSIONS):
+        rows = dict(_VERSION.findall(reading.text(image, path) or ""))
+        own = [
+            rows.get(name, "@")
+            for name in ("_PACKAGED_VERSION", "DOWNSTREAM_VERSION", "UPSTREAM_VERSION", "__VERSION__")
+        ]
+        known = [text for text in own if not text.startswith("@")]  # @…@ is what a build was to fill in
+        if known:
+            found[path] = known[0]
     above = folder.rpartition("/")[0]
     for name in image.tree.names(above):
         match = _FOLDER_VERSION.fullmatch(name)

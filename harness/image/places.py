@@ -42,7 +42,7 @@ PLACES = (
     Place(r"/var/lib/cloud/.*", 64 * _KIB),
     Place(r"/var/log/(cloud-init(-output)?|waagent)\.log", 1 * _MIB),
     Place(r"/var/lib/dhcp/.*|/var/lib/dbus/machine-id|/var/lib/systemd/random-seed", 64 * _KIB),
-    Place(_PYTHON + r"cloudinit/(version|settings)\.py", 256 * _KIB),
+    Place(_PYTHON + r"cloudinit/(version|meson_versions|settings)\.py", 256 * _KIB),
     Place(_PYTHON + r"cloudinit/sources/(DataSourceAzure|__init__)\.py", 1 * _MIB),
     Place(_PYTHON + r"cloudinit/sources/(azure|helpers)/[^/]*\.py", 512 * _KIB),
     Place(_PYTHON + r"cloud_init-[^/]*/(METADATA|PKG-INFO|RECORD)", 512 * _KIB),

@@ -111,13 +111,16 @@ def _single(image: Image, question: Question) -> Iterator[Result]:
 
 def _whole(image: Image, question: Question) -> Iterator[Result]:
     """What could not be read: whoever needs it says so itself, and here it stands together."""
+    evidence: dict[str, Json] = {"unread": dict(list(image.unseen.items())[:100])}
+    places = [path for path in image.unseen if not image.tree.is_file(path)]
     if not image.unseen:
         yield question.good("everything that was looked for could be read")
-        return
-    evidence: dict[str, Json] = {"unread": dict(list(image.unseen.items())[:100])}
-    path, reason = next(iter(image.unseen.items()))
-    more = f", and {len(image.unseen) - 1} more" if len(image.unseen) > 1 else ""
-    yield question.doubt(f"not read: {path} ({reason}){more}", evidence, "what needs it is an ERROR below")
+    elif not places:
+        yield question.good(f"all but {len(image.unseen)} files, which are too large or damaged", evidence)
+    else:
+        more = f", and {len(places) - 1} more" if len(places) > 1 else ""
+        summary = f"not read: {places[0]} ({image.unseen[places[0]]}){more}"
+        yield question.doubt(summary, evidence, "what needs it is an ERROR below")
 
 
 ASKED = (
