@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def arguments(hardware: Hardware, deployment: Deployment, disk: Path, media: int
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", board, "-accel", hardware.accelerator, "-cpu", qemu.model(hardware.accelerator),
         "-smp", str(hardware.cpus), "-m", str(hardware.memory), "-rtc", "base=utc",
-        *_smbios(deployment), *_firmware(hardware.firmware, place),
+        *_smbios(deployment, hardware.firmware), *_firmware(hardware.firmware, place),
         "-device", "virtio-rng-pci",
         "-device", "virtio-scsi-pci,id=scsi",
         "-drive", f"file={disk},format=qcow2,if=none,id=disk,cache=unsafe,discard=unmap",
@@ -77,10 +78,14 @@ def arguments(hardware: Hardware, deployment: Deployment, disk: Path, media: int
     ]  # fmt: skip
 
 
-def _smbios(deployment: Deployment) -> list[str]:
+def _smbios(deployment: Deployment, firmware: str) -> list[str]:
+    """As Azure fills the tables in: in generation 1 the first three parts of the VM's id have their bytes reversed."""
+    identity = uuid.UUID(deployment.vm_id)
+    if firmware == BIOS:
+        identity = uuid.UUID(bytes=identity.bytes_le)
     vendor = "manufacturer=Microsoft Corporation"
     return [
-        "-smbios", f"type=1,{vendor},product=Virtual Machine,uuid={deployment.vm_id}",
+        "-smbios", f"type=1,{vendor},product=Virtual Machine,uuid={identity}",
         "-smbios", f"type=2,{vendor},product=Virtual Machine",
         "-smbios", f"type=3,{vendor},asset={ASSET_TAG}",
     ]  # fmt: skip
