@@ -9,7 +9,7 @@ from harness.agent.key_folder import Key, KeyFolder
 from harness.image.sample import agent_files, object_file, runtime
 from harness.image.sample.site import Site
 from harness.program import compile as compiler
-from harness.program.image import Image, ProgramSpec
+from harness.program.image import Image
 
 _UNIT_OF_ADMIN = f"etc/systemd/system/{agent_files.NAME}"
 _WANTS = "etc/systemd/system/multi-user.target.wants"
@@ -70,14 +70,17 @@ def object_refused(site: Site) -> None:
         image = Image.parse(site.read(agent_files.PROGRAM))
     else:
         image = compiler.compile_source(compiler.redirector(join=compiler.Join.KPROBE))
-    refused = replace(image, programs=tuple(_refused(program) for program in image.programs))
-    site.write(agent_files.OBJECT, object_file.build(refused))
-    site.write(agent_files.PROGRAM, refused.dump())
+    site.write(agent_files.OBJECT, object_file.build(refused(image)))
+    site.write(agent_files.PROGRAM, refused(image).dump())
 
 
-def _refused(program: ProgramSpec) -> ProgramSpec:
-    """connect4 without anything but its end."""
-    return replace(program, instructions=_EXIT, relocations=()) if program.name == "connect4" else program
+def refused(image: Image) -> Image:
+    """The same, with nothing in connect4 but its end: a program that no verifier lets pass."""
+    ends = (
+        replace(program, instructions=_EXIT, relocations=()) if program.name == "connect4" else program
+        for program in image.programs
+    )
+    return replace(image, programs=tuple(ends))
 
 
 def bad_config(site: Site) -> None:
