@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
 from harness.checks.recording import Recording
 from harness.errors import HarnessError
-from harness.image import checks, predict, said
+from harness.image import azure, checks, own_kernel, predict, said
 from harness.image.image import Image
 from harness.image.list import listed
 from harness.kernel import packages
 from harness.report import Outcome, Report, Result
 from harness.report.model import Json
 from harness.vm import qemu
+from harness.vm.appliance import Appliance
 
 
 class Depth(IntEnum):
@@ -66,19 +67,35 @@ def check(source: str, options: Options, tell: Tell = lambda line: None) -> Chec
     from harness.image.read import read
 
     recording = Recording(_target(source))
+    taken = own_kernel.Taken(None, "the image's system could not be read")
+
+    def also(appliance: Appliance, image: Image) -> None:
+        nonlocal taken
+        if options.depth >= Depth.KERNEL and image.tree.names("/"):
+            tell("taking the kernel out of it")
+            taken = own_kernel.take(appliance, image)
+
     try:
-        image = read(source, allow_backing=options.allow_backing, root=options.root, tell=tell)
+        image = read(source, allow_backing=options.allow_backing, root=options.root, tell=tell, also=also)
     except HarnessError as error:
         result = _not_read(f"could not find out: {error}", error.remedy, said=error.detail.splitlines()[-20:])
         report = replace(recording.report([result]), kernel="unknown", distribution="unknown")
         return Checked(report, {})
     results = list(checks.check(image))
+    if options.depth >= Depth.KERNEL:
+        results += own_kernel.verified(image, taken, results, tell)
     results += predict.results(image, results)
-    for depth, deeper in _DEEPER.items():
-        if options.depth >= depth:
-            results += deeper(source, image, results, options, tell)
-        else:
-            results.append(_unseen(depth))
+    if options.depth >= Depth.BOOT:
+        results += azure.boot(
+            source,
+            image,
+            results,
+            provision=options.depth is Depth.FULL,
+            repeat=options.repeat,
+            seconds=options.seconds,
+            tell=tell,
+        )
+    results += [_unseen(depth) for depth in _SEES if depth > options.depth]
     report = replace(
         recording.report(results),
         kernel=said.text(results, "kernel.default", "release") or "unknown",
@@ -129,28 +146,3 @@ def verdict(report: Report) -> str:
         if id in known:
             return known[id].summary
     return "it could not be found out whether a VM made of it provisions"
-
-
-def _on_its_kernel(
-    source: str, image: Image, results: Sequence[Result], options: Options, tell: Tell
-) -> Iterator[Result]:
-    from harness.image import own_kernel
-
-    yield from own_kernel.verified(source, image, results, tell)
-
-
-def _booted(source: str, image: Image, results: Sequence[Result], options: Options, tell: Tell) -> Iterator[Result]:
-    from harness.image import azure
-
-    yield from azure.boot(
-        source,
-        image,
-        results,
-        provision=options.depth is Depth.FULL,
-        repeat=options.repeat,
-        seconds=options.seconds,
-        tell=tell,
-    )
-
-
-_DEEPER = {Depth.KERNEL: _on_its_kernel, Depth.BOOT: _booted}

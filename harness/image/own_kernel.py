@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from harness.errors import HarnessError
-from harness.image import said
+from harness.image import kernels, said
 from harness.image.image import Image
 from harness.msp import guide
 from harness.report import Outcome, Report, Result
-from harness.vm import spec
+from harness.vm import disk_kernel
+from harness.vm import kernels as vm_kernels
+from harness.vm.appliance import SYSROOT, Appliance
 from harness.vm.job import Job
+from harness.vm.kernels import Kernel
 from harness.vm.machine import Cgroup, Machine
 from harness.vm.run import run
 
@@ -22,22 +27,46 @@ _WORDS = ("lsm=", "lockdown=", "security=", "selinux=", "apparmor=", "cgroup_dis
 """Words of the image's kernel command line that decide how eBPF fares; the others are about its hardware."""
 
 
-def verified(source: str, image: Image, results: Sequence[Result], tell: Callable[[str], None]) -> Iterator[Result]:
-    """The Results of the guest, each behind `own-kernel.`; results are the checks' that --inspect gave."""
-    if not image.disk.is_disk:
-        yield _not_run(Outcome.SKIP, f"a {image.disk.format} is no disk: its kernel is not taken out of it", None)
-        return
-    release = said.text(results, "kernel.default", "release")
+@dataclass(frozen=True)
+class Taken:
+    """The image's kernel, or why there is none."""
+
+    kernel: Kernel | None
+    why_not: str = ""
+    remedy: str | None = None
+
+
+def take(appliance: Appliance, image: Image) -> Taken:
+    """Copy the kernel that the image boots into the cache, from the appliance that has its system mounted."""
+    release = kernels.kernels(image).default
     if not release:
-        yield _not_run(Outcome.ERROR, "could not find out: which kernel boots is not known (kernel.default)", None)
+        return Taken(None, "there is no kernel in the image, or none that is known to boot")
+    try:
+        return Taken(_copied(appliance, Path(image.name).name, release))
+    except HarnessError as error:
+        return Taken(None, str(error), error.remedy)
+
+
+def _copied(appliance: Appliance, name: str, release: str) -> Kernel:
+    """Kept by its content: an image that is built again with the same kernel has it there."""
+    paths = [f"{SYSROOT}/boot/vmlinuz-{release}", f"{SYSROOT}/lib/modules/{release}"]
+    words = " ".join(shlex.quote(path) for path in (paths[0], f"{paths[1]}/vmlinuz", f"{paths[1]}/modules.dep"))
+    said = appliance.shell(f"sha256sum {words} 2>/dev/null; true")
+    digest = hashlib.sha256(f"{release} {said}".encode()).hexdigest()[:16]
+    return vm_kernels.kept(f"image-{digest}", lambda place: disk_kernel.copy_out(appliance, name, release, place))
+
+
+def verified(image: Image, taken: Taken, results: Sequence[Result], tell: Callable[[str], None]) -> Iterator[Result]:
+    """The Results of the guest, each behind `own-kernel.`; results are the checks' that --inspect gave."""
+    if taken.kernel is None:
+        yield _not_run(taken.why_not, taken.remedy)
         return
     try:
-        kernel = spec.resolve(f"{Path(source).resolve()},kernel={release}", tell=tell)
-        machine = _machine(Machine(kernel), results)
+        machine = _machine(Machine(taken.kernel), results)
         job, about = _job(image, results)
         report = run(machine, job, tell)
     except HarnessError as error:
-        yield _not_run(Outcome.ERROR, f"could not find out: {error}", error.remedy)
+        yield _not_run(str(error), error.remedy)
         return
     yield _about(machine, about, report)
     for result in report.results:
@@ -81,5 +110,5 @@ def _about(machine: Machine, about: str, report: Report) -> Result:
     )
 
 
-def _not_run(outcome: Outcome, why: str, remedy: str | None) -> Result:
-    return Result(f"{_PREFIX}.booted", _TITLE, outcome, why, remedy=remedy)
+def _not_run(why: str, remedy: str | None) -> Result:
+    return Result(f"{_PREFIX}.booted", _TITLE, Outcome.ERROR, f"could not find out: {why}", remedy=remedy)

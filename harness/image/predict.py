@@ -72,6 +72,7 @@ class Cause:
 CAUSES = (
     Cause("eBPF setup failure", (
         "kernel.config", "kernel.lockdown", "agent.object", "agent.object-kernel", "agent.sandbox",
+        "own-kernel.load.", "own-kernel.attach.", "own-kernel.redirect.",
     )),
     Cause("Cgroups v2 not enabled", ("cgroup.",)),
     Cause("generic startup failure", (
@@ -81,6 +82,11 @@ CAUSES = (
     Cause("failure to acquire key", ("leftovers.keys",)),
 )  # fmt: skip
 """The key: whether the platform gives one is not in the image; a key that is left over from another VM may be taken."""
+
+_READ = ("kernel.config", "agent.object-kernel")
+"""What was read of the kernel's configuration: where that kernel was asked itself (--kernel), its answer counts."""
+
+_ASKED = ("own-kernel.load.", "own-kernel.attach.link", "own-kernel.redirect.")
 
 BEFORE_PROVISIONING = ("system.found", "system.architecture", "kernel.default", "modules.")
 """What keeps a VM from starting, or from finding its provisioning disk, before any row can come true."""
@@ -104,7 +110,9 @@ class Prediction:
 
 
 def predict(image: Image, results: Sequence[Result]) -> Prediction:
-    """The prediction, from the Results of the checks."""
+    """The prediction, from the Results of the checks, and of --kernel where they are there."""
+    if _own_kernel_redirects(results):
+        results = [one for one in results if not one.id.startswith(_READ)]
     by_id = {result.id: result for result in results}
     early = _failed(results, BEFORE_PROVISIONING)
     system = by_id.get("system.found")
@@ -171,6 +179,13 @@ def _does_not_start(row: Row, early: Sequence[Result], reasons: tuple[str, ...])
     summary = f"a VM of it does not get as far as the guide's row {row.number}: {first.id}: {first.summary}"
     return Prediction(row, Provisions.NO, summary, (*reasons, *(one.id for one in early)),
                       code=codes.all_codes()[first.code] if first.code else None)  # fmt: skip
+
+
+def _own_kernel_redirects(results: Sequence[Result]) -> bool:
+    """Whether the image's kernel loaded, attached and redirected when it was asked."""
+    asked = [one for one in results if one.id.startswith(_ASKED)]
+    kinds = [kind for kind in _ASKED if any(one.id.startswith(kind) for one in asked)]
+    return len(kinds) == len(_ASKED) and all(one.outcome in (Outcome.PASS, Outcome.WARN) for one in asked)
 
 
 def _outcome(row: Row, results: Sequence[Result], reasons: tuple[str, ...]) -> Prediction:

@@ -26,20 +26,30 @@ _LOADERS = re.compile(r"/(boot/efi|efi|boot)/EFI/([^/]+)/([^/]+)\.EFI", re.IGNOR
 _VENDOR_LOADERS = ("shim*", "grub*", "systemd-boot*", "bootx64", "bootaa64")
 
 
+Also = Callable[[Appliance, Image], object]
+
+
 def quiet(line: str) -> None:
     """Tell nobody."""
 
 
-def read(name: str, *, allow_backing: bool = False, root: str = "", tell: Tell = quiet) -> Image:
+def nothing_else(appliance: Appliance, image: Image) -> None:
+    """An image is read, and no more."""
+
+
+def read(
+    name: str, *, allow_backing: bool = False, root: str = "", tell: Tell = quiet, also: Also = nothing_else
+) -> Image:
     """Read an image; it is opened for reading only. Raises HarnessError where it is none, or cannot be read at all.
 
     root names the system to look at where there are several ("/dev/sda2"); without it, nothing is guessed: the systems
     are told, and unseen says why the tree is empty. So it is with a disk that is encrypted or has no system.
-    allow_backing: let a qcow2 image have its content in other local files too.
+    allow_backing: let a qcow2 image have its content in other local files too. also: what else is to be done with the
+    image while the appliance has its system mounted.
     """
     found = source.identify(name, allow_backing=allow_backing)
     if not found.qemu:
-        return rootfs.read(found, tell)
+        return rootfs.read(found, tell, also)
     if found.encryption:
         troubles = (*found.troubles, f"the image itself is encrypted: {found.encryption}")
         disk = Disk(found.format, found.size, found.virtual_size, encrypted=("the image",), troubles=troubles)
@@ -48,7 +58,9 @@ def read(name: str, *, allow_backing: bool = False, root: str = "", tell: Tell =
         file, form = _opened(found, work)
         tell(f"starting libguestfs' appliance for {found.path.name}")
         with Appliance(file, form, name=found.path.name) as appliance:
-            return of(appliance, found, name, root, tell)
+            image = of(appliance, found, name, root, tell)
+            also(appliance, image)
+            return image
 
 
 def _opened(found: Source, work: Path) -> tuple[Path, str]:

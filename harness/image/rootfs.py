@@ -24,8 +24,13 @@ _DEVICE = "/dev/sda"
 _STAND_IN = f"[ -e {SYSROOT}/etc/fstab ] || [ -e {SYSROOT}/etc/hosts ] || : >{SYSROOT}/etc/hosts"
 
 
-def read(source: Source, tell: Callable[[str], object]) -> Image:
-    """Raises HarnessError where there is no root file system in it, or it is damaged."""
+def read(
+    source: Source, tell: Callable[[str], object], also: Callable[[Appliance, Image], object] = lambda *mounted: None
+) -> Image:
+    """also is called while the system is mounted.
+
+    Raises HarnessError where there is no root file system in it, or it is damaged.
+    """
     with scratch.directory("image") as work:
         disk = work / "root.raw"
         with disk.open("wb") as file:
@@ -33,12 +38,14 @@ def read(source: Source, tell: Callable[[str], object]) -> Image:
         tell(f"starting libguestfs' appliance for {source.path.name}")
         with Appliance(disk, "raw", writable=True, name=source.path.name) as appliance:
             options = f"-q -F -t ext4 -O ^has_journal -E lazy_itable_init=1,root_owner=0:0 -N {_NAMES}"
-            appliance.shell(f"mke2fs {options} {_DEVICE}")
+            appliance.shell(f"mke2fs {options} $disk")
             appliance.ask(f"mount {_DEVICE} /")
             tell("unpacking it there")
             unseen = _filled(appliance, source, work)
             form = unseen.pop("", source.format)
-            return _of(appliance, source, form, unseen, tell)
+            image = _of(appliance, source, form, unseen, tell)
+            also(appliance, image)
+            return image
 
 
 def _filled(appliance: Appliance, source: Source, work: Path) -> dict[str, str]:

@@ -70,34 +70,40 @@ def _alone(disk: Path) -> None:
 def _copy_out(disk: Path, kind: str, wanted: str, place: Path) -> None:
     with Appliance(disk, kind) as appliance:
         appliance.mount_system()
-        # Above kernel/, a list of directories may be long, and each name in it is a stranger's.
-        trees = {name for name in appliance.names("/lib/modules") if _NAME.fullmatch(f"vmlinuz-{name}")}
-        images = {found.group(1): name for name in appliance.names("/boot") if (found := _NAME.fullmatch(name))}
-        paths = {release: f"/boot/{name}" for release, name in images.items()}
-        for release in trees - paths.keys():
-            if "vmlinuz" in appliance.names(f"/lib/modules/{release}"):
-                paths[release] = f"/lib/modules/{release}/vmlinuz"
-        if not paths:
-            raise HarnessError(
-                f"find the kernel of {disk.name}", "it has no /boot/vmlinuz-* and no /lib/modules/*/vmlinuz"
-            )
-        release = wanted or _default(appliance, list(paths))
-        if release not in paths:
-            names = ", ".join(sorted(paths, key=boot_menu.version_key))
-            raise HarnessError(f"find the kernel {release} of {disk.name}", f"it has {names}")
-        if release not in trees:
-            happened = f"it has no modules of {release} (/lib/modules/{release})"
-            raise HarnessError(f"use the kernel of {disk.name}", happened, "name another with `,kernel=RELEASE`")
-        image, tree = place / "image", place / "modules.tar"
-        appliance.download(paths[release], image, _LARGEST_IMAGE)
-        appliance.archive(f"/lib/modules/{release}", tree, archives.LARGEST)
+        copy_out(appliance, disk.name, wanted, place)
+
+
+def copy_out(appliance: Appliance, disk: str, wanted: str, place: Path) -> None:
+    """Fill an entry of the cache's kernels from the system that is mounted: its default kernel, or the wanted release.
+
+    disk is the image's name. Raises HarnessError.
+    """
+    # Above kernel/, a list of directories may be long, and each name in it is a stranger's.
+    trees = {name for name in appliance.names("/lib/modules") if _NAME.fullmatch(f"vmlinuz-{name}")}
+    images = {found.group(1): name for name in appliance.names("/boot") if (found := _NAME.fullmatch(name))}
+    paths = {release: f"/boot/{name}" for release, name in images.items()}
+    for release in trees - paths.keys():
+        if "vmlinuz" in appliance.names(f"/lib/modules/{release}"):
+            paths[release] = f"/lib/modules/{release}/vmlinuz"
+    if not paths:
+        raise HarnessError(f"find the kernel of {disk}", "it has no /boot/vmlinuz-* and no /lib/modules/*/vmlinuz")
+    release = wanted or _default(appliance, list(paths))
+    if release not in paths:
+        names = ", ".join(sorted(paths, key=boot_menu.version_key))
+        raise HarnessError(f"find the kernel {release} of {disk}", f"it has {names}")
+    if release not in trees:
+        happened = f"it has no modules of {release} (/lib/modules/{release})"
+        raise HarnessError(f"use the kernel of {disk}", happened, "name another with `,kernel=RELEASE`")
+    image, tree = place / "image", place / "modules.tar"
+    appliance.download(paths[release], image, _LARGEST_IMAGE)
+    appliance.archive(f"/lib/modules/{release}", tree, archives.LARGEST)
     digest = hashlib.sha256(image.read_bytes()).hexdigest()
     target = place / "unpacked" / "boot" / f"vmlinuz-{release}"
     target.parent.mkdir(parents=True)
     image.rename(target)
-    unpacked_kernel.collect(_renamed(archives.tar_files(tree), release), place / "unpacked", disk.name)
+    unpacked_kernel.collect(_renamed(archives.tar_files(tree), release), place / "unpacked", disk)
     tree.unlink()
-    origin = f"{disk.name}:{paths[release]} sha256:{digest[:16]}"
+    origin = f"{disk}:{paths[release]} sha256:{digest[:16]}"
     unpacked_kernel.finish(place / "unpacked", place, origin, "a local file: by its sha256 only")
 
 
