@@ -8,27 +8,33 @@ import re
 
 from harness.vm.appliance import Appliance
 
+NAME = "/dev/sda"
+"""libguestfs' name of the disk."""
+
 _BEGIN = 64 << 10  # bytes that are read at once: a GPT with its entries
 _LARGEST = 4 << 20
 _PROBE = (
-    "for each in /dev/sda* /dev/mapper/* /dev/md*; do"
+    'for each in "$disk"* /dev/mapper/* /dev/md*; do'
     ' [ -b "$each" ] && timeout 30 blkid -p -o export "$each" && echo; done 2>/dev/null'
 )
 _VALUE = re.compile(r"(DEVNAME|TYPE)=(.*)")
 
 
 class Device:
-    """/dev/sda of an appliance. encrypted: the devices that are LUKS or BitLocker. size in bytes."""
+    """The disk of an appliance. size in bytes; encrypted: the devices that are LUKS or BitLocker."""
 
     def __init__(self, appliance: Appliance):
         self._appliance = appliance
         self._begin = b""
-        said = appliance.shell(f"blockdev --getsize64 /dev/sda; head -c {_BEGIN} /dev/sda | base64 -w0; echo; {_PROBE}")
-        size, _, rest = said.partition("\n")
+        said = appliance.shell(
+            f"echo $disk; blockdev --getsize64 $disk; head -c {_BEGIN} $disk | base64 -w0; echo; {_PROBE}"
+        )
+        name, _, rest = said.partition("\n")
+        size, _, rest = rest.partition("\n")
         begin, _, probed = rest.partition("\n")
         self.size = int(size) if size.isdigit() else 0
         self._begin = base64.b64decode(begin)
-        types = _types(probed)
+        types = {each.replace(name, NAME): kind for each, kind in _types(probed).items()}
         self.lvm = any(kind == "LVM2_member" for kind in types.values())
         self.encrypted = tuple(sorted(name for name, kind in types.items() if kind in ("crypto_LUKS", "BitLocker")))
 
@@ -39,7 +45,7 @@ class Device:
             return self._begin[offset : offset + length]
         if length > _LARGEST or offset >= self.size:
             return b""
-        script = f"tail -c +{offset + 1} /dev/sda 2>/dev/null | head -c {length} | base64 -w0"
+        script = f"tail -c +{offset + 1} $disk 2>/dev/null | head -c {length} | base64 -w0"
         return base64.b64decode(self._appliance.shell(script))
 
 

@@ -42,6 +42,11 @@ _SCRIPT = 128_000  # bytes of a script in base64: Linux takes 128 KiB as one arg
 _ROOT = re.compile(r"/dev/[A-Za-z0-9/_.:+-]+|btrfsvol:[A-Za-z0-9/_.:+@-]+")
 
 
+# Of the two disks, the one that is not the appliance's own root.
+_FIND_DISK = """root=$(mountpoint -d /)
+for each in /sys/block/sd*; do [ "$(cat $each/dev)" = "$root" ] || disk=/dev/${each##*/}; done
+"""
+
 SYSROOT = "/sysroot"
 """Where shell() finds the file systems that are mounted."""
 
@@ -133,7 +138,11 @@ class Appliance:
         self._check(target, directory, largest)
 
     def shell(self, script: str, seconds: float = _SECONDS) -> str:
-        """What a shell script in the appliance prints, its complaints included."""
+        """What a shell script in the appliance prints, its complaints included.
+
+        $disk is the disk's device there: libguestfs' /dev/sda may be another's name, since Linux counts as it finds.
+        """
+        script = (_FIND_DISK if "disk" in script else "") + script
         packed = base64.b64encode(script.encode()).decode()
         if len(packed) > _SCRIPT:
             raise HarnessError(self._attempted, f"a script of {len(packed)} bytes is too long")

@@ -123,10 +123,10 @@ def test_extended_attributes_come_along(hostile: Image) -> None:
 
 SEVERAL = """
 set -e
-parted -s /dev/sda mklabel gpt mkpart p1 ext4 1MiB 40MiB mkpart p2 40MiB 80MiB mkpart p3 80MiB 100MiB >/dev/null
+parted -s $disk mklabel gpt mkpart p1 ext4 1MiB 40MiB mkpart p2 40MiB 80MiB mkpart p3 80MiB 100MiB >/dev/null
 udevadm settle
-lvm pvcreate -q /dev/sda2; lvm vgcreate -q vg /dev/sda2; lvm lvcreate -q -y -L 32M -n root vg
-echo -n key | cryptsetup luksFormat -q --type luks1 --pbkdf-force-iterations 1000 /dev/sda3 -
+lvm pvcreate -q ${disk}2; lvm vgcreate -q vg ${disk}2; lvm lvcreate -q -y -L 32M -n root vg
+echo -n key | cryptsetup luksFormat -q --type luks1 --pbkdf-force-iterations 1000 ${disk}3 -
 echo done
 """
 
@@ -177,15 +177,15 @@ def test_the_system_that_is_named_is_read(several: Path) -> None:
 
 LAYOUT = """
 set -e
-parted -s /dev/sda mklabel gpt mkpart ESP fat32 1MiB 10MiB set 1 esp on mkpart r 10MiB 150MiB mkpart v 150MiB 199MiB \
+parted -s $disk mklabel gpt mkpart ESP fat32 1MiB 10MiB set 1 esp on mkpart r 10MiB 150MiB mkpart v 150MiB 199MiB \
     >/dev/null
 udevadm settle
-mkfs.vfat -n ESP /dev/sda1 >/dev/null
-mkfs.btrfs -q -M -U 11111111-2222-3333-4444-555555555555 /dev/sda2
-mke2fs -q -t ext4 -U 21111111-2222-3333-4444-555555555555 /dev/sda3
+mkfs.vfat -n ESP ${disk}1 >/dev/null
+mkfs.btrfs -q -M -U 11111111-2222-3333-4444-555555555555 ${disk}2
+mke2fs -q -t ext4 -U 21111111-2222-3333-4444-555555555555 ${disk}3
 mkdir -p /tmp/b /tmp/esp
-mount /dev/sda1 /tmp/esp; mkdir -p /tmp/esp/EFI/BOOT; echo x >/tmp/esp/EFI/BOOT/BOOTX64.EFI; umount /tmp/esp
-mount /dev/sda2 /tmp/b; btrfs -q subvolume create /tmp/b/root >/dev/null; umount /tmp/b
+mount ${disk}1 /tmp/esp; mkdir -p /tmp/esp/EFI/BOOT; echo x >/tmp/esp/EFI/BOOT/BOOTX64.EFI; umount /tmp/esp
+mount ${disk}2 /tmp/b; btrfs -q subvolume create /tmp/b/root >/dev/null; umount /tmp/b
 echo done
 """
 FSTAB = """UUID=11111111-2222-3333-4444-555555555555 / btrfs subvol=root 0 0
