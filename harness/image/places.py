@@ -31,6 +31,7 @@ _UNITS = r"/(usr/|usr/local/)?lib/systemd/system"
 PLACES = (
     Place(r"(/usr/lib|/etc)/os-release", 64 * _KIB),
     Place(r"/(usr/)?s?bin/azure-proxy-agent[^/]*", 48 * _MIB),
+    Place(r"/(opt|usr/local)/(.*/)?azure-proxy-agent", 48 * _MIB),
     Place(r"/usr/s?bin/GuestProxyAgent[^/]*", 48 * _MIB),
     Place(r"/usr/lib/azure-proxy-agent/.*", 48 * _MIB),
     Place(r"/(usr|opt|lib|var)/(.*/)?[^/]*bpf[^/]*\.o", 16 * _MIB),

@@ -8,7 +8,7 @@ decided by what the agent needs: eBPF, cgroup2, its own start; the key comes fro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.image.image import Image
@@ -88,8 +88,12 @@ _READ = ("kernel.config", "agent.object-kernel")
 
 _ASKED = ("own-kernel.load.", "own-kernel.attach.link", "own-kernel.redirect.")
 
-BEFORE_PROVISIONING = ("system.found", "system.architecture", "kernel.default", "modules.")
-"""What keeps a VM from starting, or from finding its provisioning disk, before any row can come true."""
+BEFORE_PROVISIONING = ("system.architecture", "kernel.default", "modules.hv_", "modules.sd_mod", "modules.initramfs")
+"""What keeps a VM from starting, or from reaching the platform, before any row can come true."""
+
+MEDIA = ("modules.udf", "modules.sr_mod")
+"""Without these cloud-init cannot read the provisioning disk: it takes IMDS's word alone, which has not MSP's setting
+(crawl_metadata() of its Azure datasource), and reports ready without asking, of whatever version it is."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def predict(image: Image, results: Sequence[Result]) -> Prediction:
         return _unknown("there is no system to predict anything of", ("system.found",))
     by_waagent = by_id.get("waagent.provisioning")
     if by_waagent is not None and by_waagent.outcome is Outcome.FAIL:
-        return _another(by_waagent, early)
+        return _another(by_waagent, early, _agent(by_id))
     cloud_init = [by_id[name] for name in ("cloud-init.version", "cloud-init.enabled", "cloud-init.datasource")
                   if name in by_id and by_id[name].outcome is Outcome.FAIL]  # fmt: skip
     if cloud_init:
@@ -129,11 +133,20 @@ def predict(image: Image, results: Sequence[Result]) -> Prediction:
     missing = _missing(by_id, agent, asks)
     if agent is None or asks is None:
         return _unknown(f"the row is not known: {'; '.join(missing)}", tuple(missing))
-    row = next(row for row in ROWS if (row.agent, row.asks) == (agent, asks))
-    reasons = ("agent.executable", "agent.path", "cloud-init.msp")
+    blind = [one.id for one in _failed(results, MEDIA)] if asks else []
+    row = next(row for row in ROWS if (row.agent, row.asks) == (agent, asks and not blind))
+    reasons = ("agent.executable", "agent.path", "cloud-init.msp", *blind)
     if early:
         return _does_not_start(row, early, reasons)
-    return _outcome(row, results, reasons)
+    found = _outcome(row, results, reasons)
+    if blind:
+        why = "it knows of MSP and cannot read the provisioning disk, which has the setting"
+        return replace(found, summary=f"{found.summary}; {why}", code=_code(by_id[blind[0]]))
+    return found
+
+
+def _code(result: Result) -> Code | None:
+    return codes.all_codes()[result.code] if result.code else None
 
 
 def _agent(by_id: Mapping[str, Result]) -> bool | None:
@@ -165,20 +178,18 @@ def _unknown(summary: str, missing: tuple[str, ...]) -> Prediction:
     return Prediction(None, Provisions.UNKNOWN, summary, (), missing=missing)
 
 
-def _another(reason: Result, early: Sequence[Result]) -> Prediction:
-    """waagent provisions, or nobody: none of the guide's rows."""
+def _another(reason: Result, early: Sequence[Result], agent: bool | None = False) -> Prediction:
+    """waagent provisions, or nobody: none of the guide's rows. waagent reports ready, as a cloud-init before 24.3."""
     summary = f"none of the guide's rows: {reason.summary}"
     by_waagent = reason.id == "waagent.provisioning" and reason.code == "MSP-P345"
-    provisions = Provisions.MAYBE if by_waagent and not early else Provisions.NO
-    return Prediction(None, provisions, summary, (reason.id, *(one.id for one in early)),
-                      code=codes.all_codes()[reason.code] if reason.code else None)  # fmt: skip
+    provisions = Provisions.MAYBE if by_waagent and agent and not early else Provisions.NO
+    return Prediction(None, provisions, summary, (reason.id, *(one.id for one in early)), code=_code(reason))
 
 
 def _does_not_start(row: Row, early: Sequence[Result], reasons: tuple[str, ...]) -> Prediction:
     first = early[0]
     summary = f"a VM of it does not get as far as the guide's row {row.number}: {first.id}: {first.summary}"
-    return Prediction(row, Provisions.NO, summary, (*reasons, *(one.id for one in early)),
-                      code=codes.all_codes()[first.code] if first.code else None)  # fmt: skip
+    return Prediction(row, Provisions.NO, summary, (*reasons, *(one.id for one in early)), code=_code(first))
 
 
 def _own_kernel_redirects(results: Sequence[Result]) -> bool:

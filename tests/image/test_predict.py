@@ -135,6 +135,23 @@ def test_the_race_with_an_agent_that_cannot_start_is_no_race() -> None:
     assert found.provisions is Provisions.NO
 
 
+@pytest.mark.parametrize("name", ["udf", "sr_mod"])
+def test_whoever_cannot_read_the_provisioning_disk_does_not_ask(name: str) -> None:
+    """cloud-init then takes IMDS's word, which does not say ProvisionGuestProxyAgent."""
+    found, results = predicted(driver(name))
+    assert (found.row, found.provisions) == (ROWS[2], Provisions.MAYBE)
+    assert f"modules.{name}" in found.reasons
+    assert "cannot read the provisioning disk" in results["prediction.outcome"].summary
+    assert results["prediction.outcome"].code == "MSP-P334"
+    assert predicted(driver(name), no_agent)[0].row is ROWS[0]
+
+
+def test_waagent_without_an_agent_reports_ready_in_vain() -> None:
+    waagent = edit("/etc/waagent.conf", "Agent=auto", "Agent=waagent")
+    assert predicted(waagent)[0].provisions is Provisions.MAYBE
+    assert predicted(waagent, no_agent)[0].provisions is Provisions.NO
+
+
 def test_an_agent_outside_of_path_is_one_that_cloud_init_does_not_find() -> None:
     found, _ = predicted(lay({AGENT: None, "/opt/a": file(trees.elf(), 0o755)}), unit(AGENT, "/opt/a"))
     assert found.row is ROWS[1]
@@ -159,7 +176,7 @@ def test_where_another_or_nobody_provisions_no_row_applies(change: Change, words
 
 
 def test_a_vm_that_does_not_start_has_no_portal_text() -> None:
-    for change in (lay({f"/boot/vmlinuz-{KERNEL}": None}), driver("hv_storvsc"), driver("udf")):
+    for change in (lay({f"/boot/vmlinuz-{KERNEL}": None}), driver("hv_storvsc"), driver("sd_mod")):
         found, results = predicted(change)
         assert found.provisions is Provisions.NO
         assert not found.portal_text
