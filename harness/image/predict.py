@@ -96,6 +96,16 @@ MEDIA = ("modules.udf", "modules.sr_mod")
 (crawl_metadata() of its Azure datasource), and reports ready without asking, of whatever version it is."""
 
 
+DECIDING = (
+    *BEFORE_PROVISIONING,
+    "modules.drivers",
+    "cloud-init.enabled",
+    "cloud-init.datasource",
+    "waagent.provisioning",
+)
+"""Of which an ERROR leaves the outcome open, whatever the row."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """row is None where none can be told, or none applies. reasons: ids of the Results that decided.
@@ -139,6 +149,9 @@ def predict(image: Image, results: Sequence[Result]) -> Prediction:
     if early:
         return _does_not_start(row, early, reasons)
     found = _outcome(row, results, reasons)
+    open_ones = _failed(results, DECIDING, Outcome.ERROR)
+    if open_ones and found.provisions is not Provisions.NO:
+        return _open(row, open_ones, reasons)
     if blind:
         why = "it knows of MSP and cannot read the provisioning disk, which has the setting"
         return replace(found, summary=f"{found.summary}; {why}", code=_code(by_id[blind[0]]))
@@ -216,13 +229,16 @@ def _outcome(row: Row, results: Sequence[Result], reasons: tuple[str, ...]) -> P
         return Prediction(row, Provisions.NO, summary, (*reasons, *why), row.failure, causes, code)
     open_ones = [one for cause in CAUSES[:3] for one in _failed(results, cause.ids, Outcome.ERROR)]
     if open_ones:
-        missing = tuple(f"{one.id}: {one.summary}" for one in open_ones)
-        summary = f"row 4, and whether the agent will be healthy is not known: {missing[0]}"
-        return Prediction(row, Provisions.UNKNOWN, summary, reasons, missing=missing)
+        return _open(row, open_ones, reasons)
     left = _failed(results, ("leftovers.keys",))
     beside = ", unless the platform refuses a key: one of another VM is in the image" if left else ""
     summary = f"cloud-init will wait until the agent is healthy, then report ready{beside}"
     return Prediction(row, Provisions.YES, summary, (*reasons, *(one.id for one in left)))
+
+
+def _open(row: Row, open_ones: Sequence[Result], reasons: tuple[str, ...]) -> Prediction:
+    missing = tuple(f"{one.id}: {one.summary}" for one in open_ones)
+    return Prediction(row, Provisions.UNKNOWN, f"row {row.number}, and {missing[0]}", reasons, missing=missing)
 
 
 def _told(row: Row) -> str:

@@ -189,6 +189,9 @@ def test_a_vm_that_does_not_start_has_no_portal_text() -> None:
         (lay({DATASOURCE: unread()}), "cloud-init.msp"),
         (lay({f"/boot/config-{KERNEL}": None}), "kernel.config"),
         (lay({AGENT: unread(mode=0o755)}), "agent.executable"),
+        (lay({f"/usr/lib/modules/{KERNEL}/modules.dep": unread()}), "modules.drivers"),
+        (lay({"/etc/waagent.conf": unread()}), "waagent.provisioning"),
+        (lay({"/etc/cloud/cloud.cfg": unread()}), "cloud-init.datasource"),
         (both(lay({"/usr/lib/x86_64-linux-gnu": None}), no_package("systemd")), "cgroup.layout"),
     ],
 )
