@@ -23,6 +23,7 @@ Tell = Callable[[str], None]
 
 _PAUSE = 0.5  # seconds between two looks: what is seen has its own times
 _OFF_SECONDS = 90.0  # a shutdown takes 3 s emulated; a service that does not stop has 90 s of systemd's
+_DEAD_SECONDS = 2.0  # for one that never gave a sign of life
 _PRESS_AGAIN = 5.0
 _KEPT_CONSOLE = 4 << 20  # characters
 
@@ -65,7 +66,7 @@ def boot(
         with machine.power_on(hardware, deployment, disk, media.disk(deployment), tap, place) as plugged:
             seen = _Seen(time.time())
             stopped, limit = _watch(plugged, worker, seen, hardware.accelerator, seconds, tell)
-            off = _switch_off(plugged)
+            off = _switch_off(plugged, _OFF_SECONDS if seen.leases else _DEAD_SECONDS)
             seen.take(worker, Platform(worker))
             return Observation(
                 seen.began,
@@ -121,14 +122,14 @@ def _settled(now: Observation, elapsed: float) -> bool:
     return quiet > (2 * _PAUSE if last.report.ready and now.latched_at is not None else limits.SETTLE)
 
 
-def _switch_off(plugged: Plugged) -> bool:
+def _switch_off(plugged: Plugged, seconds: float) -> bool:
     """Press the button and wait; whether it went off by itself. A press that came before its logind is lost."""
     begun = pressed = time.monotonic()
     plugged.press_power()
     while not plugged.ended():
         interruption.check()
         now = time.monotonic()
-        if now - begun > _OFF_SECONDS:
+        if now - begun > seconds:
             return False
         if now - pressed > _PRESS_AGAIN:
             pressed = now
