@@ -129,7 +129,7 @@ class _Boots:
 
     def of(self, deployed: Deployed, times: int = 1) -> list[Boot]:
         self.tell(f"an image: {deployed.said}")
-        with _image(deployed, self.tell) as disk:
+        with disk_of(deployed, self.tell) as disk:
             how = How(scenario=scenarios.scenario(deployed.scenario))
             return [once(disk, "qcow2", how, self.tell) for _ in range(times)]
 
@@ -140,7 +140,7 @@ class _Boots:
 
 
 @contextmanager
-def _image(deployed: Deployed, tell: Tell) -> Iterator[Path]:
+def disk_of(deployed: Deployed, tell: Tell) -> Iterator[Path]:
     """The image's disk for the time of a block: a kept one where it has no fault, else made for it."""
     if not deployed.breaks:
         yield sample.good(deployed.suite, deployed.agent, tell)

@@ -130,7 +130,7 @@ def test_a_shared_cure_is_booted_once(monkeypatch: pytest.MonkeyPatch) -> None:
         yield Path("disk")
 
     answers = iter([EXAMPLES["provisioning-no-agent-old"], CURED, EXAMPLES["provisioning-no-agent-new"]])
-    monkeypatch.setattr(provisioning, "_image", image)
+    monkeypatch.setattr(provisioning, "disk_of", image)
     monkeypatch.setattr(provisioning, "once", lambda *arguments: next(answers))
     results = list(provisioning.reproduce(["provisioning-no-agent"]))
     assert [result.outcome for result in results] == [Outcome.PASS] * 2
@@ -145,7 +145,7 @@ def test_an_image_that_cannot_be_made_is_an_error_and_the_others_go_on(monkeypat
     def image(deployed: provisioning.Deployed, tell: object) -> Iterator[Path]:
         yield Path("disk")
 
-    monkeypatch.setattr(provisioning, "_image", image)
+    monkeypatch.setattr(provisioning, "disk_of", image)
     monkeypatch.setattr(provisioning, "once", once)
     results = list(provisioning.reproduce(["provisioning-unhealthy"]))
     assert [result.outcome for result in results] == [Outcome.ERROR] * 4

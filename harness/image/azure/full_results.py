@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from harness.image.azure.observation import Asked
 from harness.image.azure.outcome import End
 from harness.image.predict import Provisions
 from harness.msp import guide
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from harness.image.azure.check import Boot
 
 PREDICTION = "prediction.outcome"
+_REQUESTS = 20  # to IMDS, that are kept
 MODEL = "the platform's outcome is a model of ours: with MSP on, `ready` counts once the key is latched"
 
 
@@ -107,11 +109,24 @@ def _timeline(boot: Boot) -> Result:
         "rows": rows,
         "lines": [row.text() for row in line.rows],
         "clock_offset_seconds": _rounded(line.offset),
+        "imds": [_asked(row) for row in boot.seen.asked if row.endpoint == "imds"][:_REQUESTS],
     }
     summary = order(boot)
     if line.unsaid:
         return Result(id, title, Outcome.SKIP, f"{summary}; {line.unsaid}", {}, observed)
     return Result(id, title, Outcome.PASS, summary, {}, observed)
+
+
+def _asked(row: Asked) -> Json:
+    """A request as the evidence has it, with its headers."""
+    headers: list[Json] = [f"{name}: {value}"[:400] for name, value in row.headers]
+    return {
+        "seconds": round(row.at, 3),
+        "request": f"{row.method} {row.target}"[:400],
+        "status": row.status,
+        "through the agent": row.through_agent,
+        "headers": headers,
+    }
 
 
 def order(boot: Boot) -> str:
