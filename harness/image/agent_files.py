@@ -78,9 +78,11 @@ def config(image: Image) -> Config:
     return Config(CONFIG, values)
 
 
-def is_reference(image: Image) -> bool:
-    """Whether the agent is this project's reference agent, which compiles its own program and has no object."""
-    return isinstance(config(image).values.get("lab"), dict)
+def reference_program(image: Image) -> str | None:
+    """The program that this project's reference agent loads instead of an object; None for another agent's."""
+    lab = config(image).values.get("lab")
+    path = lab.get("image") if isinstance(lab, dict) else None
+    return path if isinstance(path, str) and image.tree.is_file(path) else None
 
 
 def extensions(image: Image) -> list[str]:

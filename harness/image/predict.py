@@ -54,9 +54,9 @@ class Row:
 
 
 ROWS = (
-    Row(1, False, False, "MSP-P201", "no agent, and cloud-init does not ask for it (before 24.3)"),
+    Row(1, False, False, "MSP-P201", "no agent, and cloud-init does not ask for it (as before 24.3)"),
     Row(2, False, True, "MSP-P202", "no agent, and cloud-init asks for it (24.3 or later)"),
-    Row(3, True, False, "MSP-P203", "the agent is there, and cloud-init does not ask it (before 24.3)"),
+    Row(3, True, False, "MSP-P203", "the agent is there, and cloud-init does not ask it (as before 24.3)"),
     Row(4, True, True, "MSP-P204", "the agent is there, and cloud-init asks it (24.3 or later)"),
 )
 
@@ -153,8 +153,8 @@ def predict(image: Image, results: Sequence[Result]) -> Prediction:
     if open_ones and found.provisions is not Provisions.NO:
         return _open(row, open_ones, reasons)
     if blind:
-        why = "it knows of MSP and cannot read the provisioning disk, which has the setting"
-        return replace(found, summary=f"{found.summary}; {why}", code=_code(by_id[blind[0]]))
+        why = "cloud-init knows of MSP and cannot read the provisioning disk, which has the setting"
+        return replace(found, summary=f"{why}; {found.summary}", code=_code(by_id[blind[0]]))
     return found
 
 

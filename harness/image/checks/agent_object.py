@@ -30,10 +30,9 @@ def _object(image: Image, question: Question) -> Iterator[Result]:
     found = agent_object(image)
     if found is None:
         looked = list(places(image))
-        if agent_files.is_reference(image):
-            yield question.none(
-                "it is the reference agent of msp-harness, which has a program of its own and no object"
-            )
+        own_program = agent_files.reference_program(image)
+        if own_program is not None:
+            yield question.none(f"it is the reference agent of msp-harness, which loads {own_program} and no object")
             return
         summary = f"the agent's object is not in the image: {', '.join(looked)}"
         yield question.bad(summary, {"looked for": looked}, code=codes.OBJECT_NOT_READ)

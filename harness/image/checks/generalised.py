@@ -70,6 +70,22 @@ def _passwords(image: Image, question: Question) -> Iterator[Result]:
         yield question.good("no account has a password", evidence)
 
 
+def _cloud_init(image: Image, question: Question) -> Iterator[Result]:
+    found = [f"/var/lib/cloud/{name}" for name in ("instance", "instances", "data", "sem")
+             if image.tree.exists(f"/var/lib/cloud/{name}") and _holds(image, f"/var/lib/cloud/{name}")]  # fmt: skip
+    if not found:
+        reading.exists(image, "/var/lib/cloud/instance")
+        yield question.good("no state of another VM in /var/lib/cloud")
+        return
+    summary = f"cloud-init's state of another VM: {', '.join(found)}"
+    evidence: dict[str, Json] = {"found": list(found)}
+    yield question.doubt(summary, evidence, "`cloud-init clean --logs` before the image is made", _CODE)
+
+
+def _holds(image: Image, path: str) -> bool:
+    return image.tree.link(path) is not None or bool(image.tree.names(path))
+
+
 def _homes(image: Image) -> list[str]:
     homes = ["/root"]
     if image.tree.is_directory("/home"):
@@ -133,6 +149,7 @@ def _hostname(image: Image, question: Question) -> Iterator[Result]:
 
 ASKED = (
     (Question("generalised.machine-id", "machine-id"), _machine_id),
+    (Question("generalised.cloud-init", "cloud-init's state of another VM"), _cloud_init),
     (Question("generalised.host-keys", "ssh host keys"), _host_keys),
     (Question("generalised.passwords", "Accounts with a password"), _passwords),
     (Question("generalised.authorized-keys", "ssh keys that may log in"), _authorized),

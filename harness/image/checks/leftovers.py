@@ -103,32 +103,11 @@ def _has_password(image: Image) -> bool:
     return any(not _REDACTED.match(match.strip()) for match in _PASSWORD.findall(text))
 
 
-def _cloud_init(image: Image, question: Question) -> Iterator[Result]:
-    found = [f"/var/lib/cloud/{name}" for name in ("instance", "instances", "data", "sem")
-             if image.tree.exists(f"/var/lib/cloud/{name}") and _holds(image, f"/var/lib/cloud/{name}")]  # fmt: skip
-    if not found:
-        reading.exists(image, "/var/lib/cloud/instance")
-        yield question.good("no state of another VM in /var/lib/cloud")
-        return
-    summary = f"cloud-init's state of another VM: {', '.join(found)}"
-    evidence: dict[str, Json] = {"found": list(found)}
-    if any(name in ("/var/lib/cloud/instance", "/var/lib/cloud/instances") for name in found):
-        yield question.doubt(summary, evidence, "`cloud-init clean --logs` before the image is made",
-                             image_codes.NOT_GENERALISED)  # fmt: skip
-    else:
-        yield question.doubt(summary, evidence, "`cloud-init clean --logs`")
-
-
-def _holds(image: Image, path: str) -> bool:
-    return image.tree.link(path) is not None or bool(image.tree.names(path))
-
-
 ASKED = (
     (Question("leftovers.keys", "Keys of another VM", guide.KEY_RESET), _keys),
     (Question("leftovers.status", "The agent's state of another VM"), _status),
     (Question("leftovers.extension", "The agent's VM extension of another VM", guide.SERVICE_LINUX), _extension),
     (Question("leftovers.waagent", "waagent's state of another VM"), _waagent),
-    (Question("leftovers.cloud-init", "cloud-init's state of another VM"), _cloud_init),
 )
 
 

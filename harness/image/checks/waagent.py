@@ -94,7 +94,7 @@ def _provisioning(image: Image, question: Question) -> Iterator[Result]:
     own, said = provisions(image)
     evidence: dict[str, Json] = {name: value for name, value in settings(image).items() if "Provisioning." in name}
     if own:
-        summary = f"waagent provisions ({said}): none of the guide's rows is about it, and it does not ask the agent"
+        summary = f"waagent provisions ({said}), and it does not ask the agent"
         yield question.bad(summary, evidence, code=image_codes.WAAGENT_PROVISIONS)
     elif settings(image).get("Provisioning.Agent") == "disabled" and not cloud_init.here(image):
         summary = "nobody provisions: Provisioning.Agent=disabled, and there is no cloud-init"

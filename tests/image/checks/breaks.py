@@ -226,6 +226,10 @@ AGENTS: Sequence[Break] = (
           lay({"/var/lib/waagent/Microsoft.CPlat.ProxyAgent.ProxyAgentLinux-1.0.30/x": "x"})),
     Break("agent.single", WARN, "MSP-P315", "2 executables", lay({"/usr/local/bin/azure-proxy-agent": PROGRAM})),
     Break("agent.object", FAIL, "MSP-P103", "is not in the image", lay({OBJECT: None})),
+    Break("agent.object", SKIP, None, "the reference agent", both(lay({OBJECT: None, "/opt/program.json": "{}"}),
+          settings(lab={"image": "/opt/program.json"}))),
+    Break("agent.object", FAIL, "MSP-P103", "object is not in the image", both(lay({OBJECT: None}),
+          settings(lab={"image": "/opt/program.json"}))),
     Break("agent.object", FAIL, "MSP-P103", "no eBPF object", lay({OBJECT: "text"})),
     Break("agent.object", FAIL, "MSP-P103", "key", lay({OBJECT: trees.ebpf(Style.BUG_POLICY_SIZE)})),
     Break("agent.object", FAIL, "MSP-P103", "is not in the image", settings(ebpfProgramName="/opt/none.o")),
@@ -372,7 +376,7 @@ LEFTOVERS: Sequence[Break] = (
     Break("leftovers.waagent", WARN, "MSP-P343", "ovf-env.xml", lay({
         "/var/lib/waagent/ovf-env.xml": "<e><UserPassword>REDACTED</UserPassword></e>"})),
     Break("leftovers.waagent", WARN, "MSP-P343", "GoalState", lay({"/var/lib/waagent/GoalState.1.xml": "<x/>"})),
-    Break("leftovers.cloud-init", WARN, "MSP-P343", "/var/lib/cloud/instance", lay({
+    Break("generalised.cloud-init", WARN, "MSP-P343", "/var/lib/cloud/instance", lay({
         "/var/lib/cloud/instance": link("/var/lib/cloud/instances/i-1"), "/var/lib/cloud/instances/i-1/obj.pkl": "x"})),
 )  # fmt: skip
 

@@ -104,7 +104,7 @@ def test_an_empty_tree_is_no_system_and_nothing_passes_but_the_disk() -> None:
 ABSENT = {
     "/etc": ("generalised.host-keys", "generalised.machine-id", "cloud-init.enabled", "agent.config", "agent.selinux"),
     "/usr": ("agent.path", "agent.executable", "cloud-init.version", "waagent.installed", "cgroup.layout"),
-    "/var": ("leftovers.keys", "leftovers.status", "leftovers.extension", "leftovers.waagent", "leftovers.cloud-init",
+    "/var": ("leftovers.keys", "leftovers.status", "leftovers.extension", "leftovers.waagent", "generalised.cloud-init",
              "generalised.random-seed"),
     "/boot": ("kernel.default", "kernel.config", "kernel.lockdown", "kernel.command-line"),
     "/root": ("generalised.authorized-keys", "generalised.history"),
