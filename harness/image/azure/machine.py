@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,10 @@ _FIRMWARE = (
     Path("/usr/share/edk2/x64/OVMF_CODE.4m.fd"),  # Arch
     Path("/usr/share/qemu/ovmf-x86_64-code.bin"),  # SUSE
 )
+
+
+_REFUSAL_SECONDS = 2.0
+"""For a QEMU that refuses its words to end, which takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ def arguments(hardware: Hardware, deployment: Deployment, disk: Path, media: int
     board = "q35" if hardware.firmware == UEFI else "pc"
     return [
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",  # it runs a stranger
         "-machine", board, "-accel", hardware.accelerator, "-cpu", qemu.model(hardware.accelerator),
         "-smp", str(hardware.cpus), "-m", str(hardware.memory), "-rtc", "base=utc",
         *_smbios(deployment, hardware.firmware), *_firmware(hardware.firmware, place),
@@ -127,6 +133,16 @@ class Plugged:
             return
 
 
+def _monitor(running: Running, ours: socket.socket) -> Monitor:
+    try:
+        return Monitor(ours)
+    except (HarnessError, OSError) as error:
+        running.ended(_REFUSAL_SECONDS)
+        said = running.output("qemu").strip()
+        happened = said.splitlines()[-1] if said else "its monitor is gone"
+        raise HarnessError("start QEMU for the image", happened, detail=said) from error
+
+
 @contextmanager
 def power_on(
     hardware: Hardware, deployment: Deployment, disk: Path, media: bytes, tap: int, place: Path
@@ -142,6 +158,6 @@ def power_on(
         os.close(tap)
     try:
         with ours:
-            yield Plugged(running, Monitor(ours))
+            yield Plugged(running, _monitor(running, ours))
     finally:
         started.__exit__(None, None, None)

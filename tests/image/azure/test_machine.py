@@ -100,6 +100,11 @@ class TestBlankDisk:
         assert found.happened.number == 0
         assert hashlib.sha256(image.read_bytes()).hexdigest() == before
 
+    def test_what_qemu_refuses_is_told_in_its_words(self, tmp_path: Path) -> None:
+        with pytest.raises(HarnessError, match="start QEMU") as caught:
+            check.once(blank(tmp_path), "raw", How(hardware=Hardware(cpus=100_000), seconds=3), look_inside=False)
+        assert "100000" in caught.value.happened
+
     def test_a_kill_leaves_nothing(self, tmp_path: Path) -> None:
         """QEMU and the platform's process end with the one that is killed; its overlay goes with the next run."""
         code = (
