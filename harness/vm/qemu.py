@@ -190,8 +190,12 @@ class Monitor:
     def __init__(self, connection: socket.socket):
         self._connection = connection
         self._lines = connection.makefile("rb")
-        self._answer()  # the greeting
-        self.ask("qmp_capabilities")
+        try:
+            self._answer()  # the greeting
+            self.ask("qmp_capabilities")
+        except BaseException:
+            self._lines.close()
+            raise
 
     def ask(self, command: str, descriptor: int | None = None, **arguments: object) -> Any:
         """Raises HarnessError with QEMU's own words."""
