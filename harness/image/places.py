@@ -33,7 +33,7 @@ PLACES = (
     Place(r"/(usr/)?s?bin/azure-proxy-agent[^/]*", 48 * _MIB),
     Place(r"/(opt|usr/local)/(.*/)?azure-proxy-agent", 48 * _MIB),
     Place(r"/usr/s?bin/GuestProxyAgent[^/]*", 48 * _MIB),
-    Place(r"/usr/lib/azure-proxy-agent/.*", 48 * _MIB),
+    Place(r"/usr/lib/azure-proxy-agent/([^/]*|.*\.(o|json))", 16 * _MIB),
     Place(r"/(usr|opt|lib|var)/(.*/)?[^/]*bpf[^/]*\.o", 16 * _MIB),
     Place(r"/var/lib/azure-proxy-agent/.*", 1 * _MIB),
     Place(r"/var/log/azure-proxy-agent/.*", 1 * _MIB),
