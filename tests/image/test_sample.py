@@ -337,8 +337,22 @@ def test_each_fault_is_looked_at() -> None:
     assert set(BROKEN) == set(BREAKS)
 
 
-_BY_DPKG = ("no-agent", "no-cloud-init", "two-kernels")
+_BY_DPKG = ("no-agent", "no-cloud-init", "two-kernels")  # which writes into files that are there
+_BY_PROGRAMS = ("no-hyperv-modules", "waagent-provisions", "host-keys")  # of the root
+_SMALL = (
+    "boot", "etc", "usr/lib/systemd", "usr/lib/modules", "usr/lib/python3/dist-packages/cloudinit",
+    agent_files.EXECUTABLE, agent_files.OBJECT, agent_files.PROGRAM, agent_files.LOGS, agent_files.KEYS, "var/lib/cloud",
+)  # fmt: skip
 _FETCHES = pytest.mark.slow(reason="fetches another kernel and has an initramfs made, in half a minute")
+
+
+def _copy(origin: Path, root: Path, name: str) -> None:
+    """What a fault needs of a root: all or a part, as hard links where nothing is written into a file that is there."""
+    if name in (*_BY_DPKG, *_BY_PROGRAMS):
+        subprocess.run(["cp", "-a" if name in _BY_DPKG else "-al", origin, root], check=True)
+    else:
+        root.mkdir()
+        subprocess.run(["cp", "-al", "--parents", *_SMALL, root], check=True, cwd=origin)
 
 
 @pytest.mark.parametrize(
@@ -348,8 +362,7 @@ def test_a_fault_is_made_and_was_not_there_before(roots: Roots, tmp_path: Path, 
     row = BREAKS[name]
     suite = "bookworm" if not row.suites or "bookworm" in row.suites else row.suites[0]
     root = tmp_path / "root"
-    how = "-a" if name in _BY_DPKG else "-al"  # hard links, since nothing but dpkg writes into a file that is there
-    subprocess.run(["cp", how, roots(suite), root], check=True)
+    _copy(roots(suite), root, name)
     site = Site(root, LAYOUT, suite)
     assert not BROKEN[name](site)
     row.change(site)

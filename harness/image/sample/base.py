@@ -26,6 +26,7 @@ KIND = "sample-roots"
 LABEL = "sample-root"
 """The root file system's label: what fstab and the kernel's command line name it by."""
 
+_MERGE = "/usr/share/mmdebstrap/hooks/merged-usr"
 _VERSION = 1  # of how one is made, where the recipe does not show it
 _MAKE_SECONDS = 1200
 _COMMON = (
@@ -70,17 +71,21 @@ _AFTER = {
 
 @dataclass(frozen=True)
 class Suite:
-    """What differs: the DHCP client that its cloud-init runs by itself, and what brings the network up for good."""
+    """What differs: the DHCP client that its cloud-init runs by itself, and what brings the network up for good.
+
+    merges: its packages do not make /bin, /sbin and /lib links into /usr by themselves, as its images have them.
+    """
 
     name: str
     dhcp: str
     network: str
+    merges: bool = False
 
 
 SUITES: Mapping[str, Suite] = {
     row.name: row
     for row in (
-        Suite("bullseye", "isc-dhcp-client", "ifupdown"),
+        Suite("bullseye", "isc-dhcp-client", "ifupdown", merges=True),
         Suite("bookworm", "isc-dhcp-client", "systemd-networkd"),
         Suite("trixie", "dhcpcd-base", "systemd-networkd"),
         Suite("forky", "dhcpcd-base", "systemd-networkd"),
@@ -103,6 +108,7 @@ def get(name: str, tell: Callable[[str], None] = lambda line: None) -> Path:
     if os.geteuid() != 0:
         raise HarnessError(attempted, "this is not root: it makes files of other owners", "run it as root")
     recipe = [_VERSION, _packages(suite), suite.network, _WITHOUT, _MASKED, _BEFORE, _AFTER]
+    recipe += [_MERGE] if suite.merges else []
     digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
     def make(place: Path) -> None:
@@ -135,6 +141,7 @@ def _make(suite: Suite, place: Path, tell: Callable[[str], None]) -> None:
             f"--include={','.join((kernel, *_packages(suite)))}",
             *(f"--dpkgopt=path-exclude={path}" for path in _WITHOUT),
             *(f"--aptopt={line}" for line in _allowances()),
+            *([f"--hook-dir={_MERGE}"] if suite.merges else []),
             f"--setup-hook=cp -R {before}/. \"$1\"",
             suite.name, root, sources,
         ],
