@@ -158,9 +158,12 @@ def _ready(boot: Boot) -> Result:
     id, title, seen = "boot.ready", "It reports that it is ready", boot.seen
     reports = seen.reports
     if not reports:
-        refused = [row for row in seen.asked if row.body and row.status != 200]
+        refused = seen.refused or [row for row in seen.asked if row.body and row.status != 200]
         if refused:
-            summary = f"its report was refused with {refused[0].status}: not signed with the latched key"
+            summary = (
+                f"nothing was reported: {len(refused)} requests of what provisions were refused with "
+                f"{refused[0].status}: a key is latched, and they are not signed, for nothing redirects them"
+            )
         else:
             summary = f"nothing was reported: {seen.stopped} ({seen.limit})"
         if seen.unreadable:

@@ -25,6 +25,10 @@ SETTLE = 20.0
 """Seconds that are watched after a report, for what comes behind it: a key that is late, another report."""
 
 
+REFUSED = 60.0
+"""Seconds of refusals after which nothing else is to be expected: cloud-init tries again for 20 minutes, in vain."""
+
+
 def silent(accelerator: str) -> Limit:
     """Until the guest asks for an address."""
     found = measured(accelerator)

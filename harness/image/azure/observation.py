@@ -96,6 +96,11 @@ class Observation:
         return [row for row, problem in self._reports() if row is not None]
 
     @property
+    def refused(self) -> list[Asked]:
+        """What provisions the machine asked directly and was not given: the key is latched, so it must be signed."""
+        return [row for row in self.asked if row.provisioner and row.status == 403 and not row.signed]
+
+    @property
     def unreadable(self) -> list[str]:
         return [problem for _, problem in self._reports() if problem]
 

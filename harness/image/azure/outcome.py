@@ -6,6 +6,8 @@ So, by the guide's table:
 - ready, no key latched yet                 Linux.OSProvisioningInternalError: the platform failed to record success
 - a failure report, whatever comes after    the report's own reason
 - nothing within the time                   OSProvisioningTimedOut
+Where a key is latched and nothing redirects, the platform refuses the unsigned report of it: nothing comes, either.
+(What a guest may tell its host by Hyper-V's KVP besides is not seen here.)
 Without MSP, ready is enough. That the first report decides, and that an attestation a moment after `ready` is too late,
 is the model's; the times that were measured stand beside its answer.
 """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.image.azure.health import fields_of
 from harness.image.azure.inside import Inside
 from harness.image.azure.observation import Observation, first_failure
 from harness.image.azure.outcome import End, Provisioning
+from harness.image.azure.timeline import entries
 from harness.image.predict import ROWS, Row
 from harness.msp import codes
 from harness.msp import deployment_errors as errors
@@ -34,7 +36,7 @@ def happened(seen: Observation, inside: Inside, end: Provisioning) -> Happened:
     if end.end is End.PROVISIONED:
         return Happened(None, "it provisions")
     if end.end is End.TIMED_OUT:
-        return Happened(None, f"nothing was reported: {seen.stopped} ({seen.limit})")
+        return _unheard(seen, inside)
     failure = first_failure(seen)
     if end.end is End.REPORTED and failure is not None:
         if errors.NOT_FOUND.search(failure.reason):
@@ -49,3 +51,18 @@ def happened(seen: Observation, inside: Inside, end: Provisioning) -> Happened:
     if inside.agent_installed is None:
         return Happened(ROWS[0], "nobody asked for a key, and cloud-init reported ready; the disk could not be read")
     return Happened(ROWS[0], "there is no agent, and cloud-init reported ready")
+
+
+def _unheard(seen: Observation, inside: Inside) -> Happened:
+    """Nothing was reported; what it would have reported stands in cloud-init's log, when its report was refused."""
+    if not seen.refused:
+        return Happened(None, f"nothing was reported: {seen.stopped} ({seen.limit})")
+    why = "its report was refused, unsigned (403), for a key is latched and nothing is redirected"
+    reasons = [fields_of(text).get("reason", "") for _, _, text in entries(inside.cloud_init_log) if REPORT in text]
+    if any(errors.UNHEALTHY.search(reason) for reason in reasons):
+        return Happened(ROWS[3], f"cloud-init found the agent unhealthy, and {why}")
+    return Happened(None, f"nothing was reported: {why}")
+
+
+REPORT = "result=error|"
+"""How a report begins in cloud-init's log."""

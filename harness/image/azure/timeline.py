@@ -76,7 +76,7 @@ def timeline(seen: Observation, inside: Inside) -> Timeline:
 
 def clock(seen: Observation, inside: Inside) -> float | None:
     """Host time less guest time, in seconds; the median of all reports, which both sides saw."""
-    sent = [at for at, _, text in _entries(inside.cloud_init_log) if _SENDING in text]
+    sent = [at for at, _, text in entries(inside.cloud_init_log) if _SENDING in text]
     came = [row.at + seen.began for row in seen.asked if row.body]
     if not sent or len(sent) < len(came):  # fewer sent than came: the log is not whole
         return None
@@ -110,7 +110,7 @@ def of_platform(seen: Observation) -> Iterator[Row]:
         yield Row(report.at, "platform", "cloud-init", f"reports {said}"[:_LONGEST])
 
 
-def _entries(log: str) -> Iterator[tuple[float, str, str]]:
+def entries(log: str) -> Iterator[tuple[float, str, str]]:
     """Time (seconds since the epoch, by the guest's clock, which counts in UTC on Azure), place and text."""
     for match in _CLOUD_INIT.finditer(log):
         if (at := _seconds(match[1].replace(" ", "T"), match[2])) is not None:
@@ -118,7 +118,7 @@ def _entries(log: str) -> Iterator[tuple[float, str, str]]:
 
 
 def _cloud_init(inside: Inside) -> Iterator[tuple[float, str, str]]:
-    for at, _, text in _entries(inside.cloud_init_log):
+    for at, _, text in entries(inside.cloud_init_log):
         if any(pattern.search(text) for pattern in _TOLD):
             yield at, "cloud-init", text
 

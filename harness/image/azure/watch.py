@@ -28,6 +28,7 @@ _PRESS_AGAIN = 5.0
 _KEPT_CONSOLE = 4 << 20  # characters
 
 REPORTED, ENDED, LIMIT = "it reported", "the machine ended by itself", "the time was up"
+REFUSED = "the platform kept refusing what it asks unsigned"
 
 
 @dataclass
@@ -106,8 +107,11 @@ def _watch(
             tell(f"{row.at:.0f} s: it reports {row.report.state} {row.report.reason}".rstrip())
         if ended:
             return ENDED, limit
-        if _settled(now, time.time() - seen.began):
+        elapsed = time.time() - seen.began
+        if _settled(now, elapsed):
             return REPORTED, limit
+        if not now.reports and now.refused and elapsed - now.refused[0].at > limits.REFUSED:
+            return REFUSED, limit
         if time.monotonic() - begun > limit.seconds + (limits.SETTLE if now.reports else 0):
             return (REPORTED if now.reports else LIMIT), limit
         time.sleep(_PAUSE)

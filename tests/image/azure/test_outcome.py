@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness.image.azure import outcome, table
 from harness.image.azure.health import HealthReport
 from harness.image.azure.inside import Inside
+from harness.image.azure.observation import Asked
 from harness.image.azure.outcome import Arrived, End, judged
 from harness.image.predict import ROWS
 from tests.image.azure.boots import NOT_FOUND, READY, UNHEALTHY, observation
@@ -93,3 +94,21 @@ def test_a_version_decides_nothing() -> None:
     other = replace(seen, asked=[replace(row, headers=[("User-Agent", "Cloud-Init/99.1")]) for row in seen.asked])
     ends = [judged(row.msp, row.reports, row.latched_at) for row in (seen, other)]
     assert {table.happened(row, Inside(), end).number for row, end in zip((seen, other), ends, strict=True)} == {1}
+
+
+LOGGED = (
+    "2026-11-24 23:06:26,137 - azure.py[ERROR]: Azure datasource failure occurred: result=error|reason={}|exit_code=1\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("log", "number"),
+    [(LOGGED.format("azure-proxy-agent status failure"), 4), (LOGGED.format("read timeout querying IMDS"), 0), ("", 0)],
+)
+def test_a_report_that_the_platform_refused_stands_in_the_log(log: str, number: int) -> None:
+    seen = observation()
+    asked = Asked(50.0, "wireserver", "GET", "/machine/?comp=goalstate", 403, [("User-Agent", "Cloud-Init/25.1.4")])
+    seen = replace(seen, asked=[asked])
+    found = table.happened(seen, Inside(log), judged(True, seen.reports, 45.0))
+    assert found.number == number
+    assert "refused" in found.why
