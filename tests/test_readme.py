@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.checks.recording import Recording
+from harness.image import sample
 from harness.kernel import facts
 from harness.msp import guide
+from harness.report import Outcome, Result
+from harness.report import json as report_json
 from tests.objects.build import Style, build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +45,14 @@ def fill(directory: Path) -> None:
     shutil.copytree(EVIDENCE / "healthy-linux" / "bundle", directory / "bundles" / "one")
     shutil.copytree(EVIDENCE / "key-refused-but-success" / "bundle", directory / "bundles" / "two")
     (directory / "vm.json").write_text(json.dumps(VM))
+
+
+def fill_for_image(directory: Path) -> None:
+    """The image that the commands about images name, a policy, and the report of the last image."""
+    shutil.copy(sample.good("trixie"), directory / "disk.qcow2")
+    shutil.copy(ROOT / "docs/examples/image-policy.toml", directory / "policy.toml")
+    report = Recording("image").report([Result("disk.format", "Form of the image", Outcome.WARN, "qcow2")])
+    (directory / "last.json").write_text(report_json.dump(report))
 
 
 def run(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -72,6 +84,8 @@ def test_make_test_is_what_runs_this() -> None:
 @pytest.mark.parametrize("command", OTHERS)
 def test_command(command: str, tmp_path: Path) -> None:
     fill(tmp_path)
+    if "disk.qcow2" in command:
+        fill_for_image(tmp_path)
     if "--baseline matrix.json" in command:
         run(next(other for other in OTHERS if "--json matrix.json" in other), tmp_path)
     done = run(command, tmp_path)
@@ -79,7 +93,7 @@ def test_command(command: str, tmp_path: Path) -> None:
     right = (0, 1) if "inspect-object" in command and not facts.has_kprobes() else (0,)
     right = (1,) if command.startswith(FAILING) else right
     assert done.returncode in right, done.stdout + done.stderr
-    for name in re.findall(r"(?:report|failures|matrix|ticket|page|collect)\.\w+", command):
+    for name in re.findall(r"(?:report|failures|matrix|ticket|page|collect|image|found|sample)\.\w+", command):
         assert (tmp_path / name).stat().st_size > 0
 
 

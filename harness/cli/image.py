@@ -115,10 +115,13 @@ def run_check(options: argparse.Namespace) -> int:
 
 def _published(options: argparse.Namespace, report: Report, gate: Result) -> int:
     """The exit code is the gate's: what a policy allows may fail, and what it blocks may be a warning."""
-    from harness.image.check import verdict
+    from harness.image.check import timeline, verdict
     from harness.report import console
 
-    status = publish(options, report, verdict(report), console.console(stream(options)))
+    screen = console.console(stream(options))
+    for line in timeline(report):
+        screen.print(line)
+    status = publish(options, report, verdict(report), screen)
     if status == EXIT_CANNOT_RUN:
         return status
     return EXIT_CHECK_FAILED if gate.outcome is Outcome.FAIL else EXIT_OK

@@ -16,6 +16,7 @@ from harness.image.list import listed
 from harness.kernel import packages
 from harness.report import Outcome, Report, Result
 from harness.report.model import Json
+from harness.report.text import visible
 from harness.vm import qemu
 from harness.vm.appliance import Appliance
 
@@ -137,6 +138,13 @@ def _unseen(depth: Depth) -> Result:
         f"not seen without --{name}: {_SEES[depth]}",
         remedy=f"`msp-harness image check --{name} IMAGE`",
     )
+
+
+def timeline(report: Report) -> list[str]:
+    """What happened in the boot of --full, the agent's side and provisioning's, a line each; empty without one."""
+    found = next((result for result in report.results if result.id == "full.timeline"), None)
+    lines = found.observed.get("lines") if found else None
+    return [visible(str(line)) for line in lines] if isinstance(lines, list) else []
 
 
 def verdict(report: Report) -> str:
