@@ -303,6 +303,7 @@ def redhat() -> Image:
         ),
         f"/boot/loader/entries/{MACHINE}-{RED_KERNEL}.conf": file(ENTRY),
         f"/boot/initramfs-{RED_KERNEL}.img": unread(),
+        "/etc/selinux/targeted/policy/policy.33": unread(),
         "/etc/selinux/config": file("SELINUX=enforcing\nSELINUXTYPE=targeted\n"),
     }
     packages = _packages(

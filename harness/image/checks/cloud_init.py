@@ -82,7 +82,7 @@ def _msp(image: Image, question: Question) -> Iterator[Result]:
                                  "asks in": found.asks or None, "called": found.called}  # fmt: skip
     newer = cloud_init.number(version) >= FIRST
     if found.support is Support.ASKS:
-        late = "" if newer else ", though older than 24.3: the distribution took it back"
+        late = "" if newer else ", though older than 24.3: support was brought back to it"
         yield question.good(f"{version} asks the agent, in {found.asks}(){late}", evidence)
         return
     how = {
@@ -90,7 +90,7 @@ def _msp(image: Image, question: Question) -> Iterator[Result]:
         Support.NONE: "does not read ProvisionGuestProxyAgent" if found.asks else "knows nothing of the agent",
         Support.ASKS: "",
     }[found.support]
-    though = ", though 24.3 or later: support was taken out" if newer else ""
+    though = ", though it calls itself 24.3 or later" if newer else ""
     yield question.bad(f"{version} {how}: it reports ready without asking{though}", evidence,
                        code=image_codes.CLOUD_INIT_UNAWARE)  # fmt: skip
 

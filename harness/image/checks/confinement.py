@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from harness.image import agent_files, kernels, reading, units
+from harness.image import agent_files, kernels, lsm, reading, units
 from harness.image.agent_files import UNIT
 from harness.image.checks.question import Question, answers
 from harness.image.image import Image
@@ -121,16 +121,23 @@ def _selinux(image: Image, question: Question) -> Iterator[Result]:
     settings = dict(row.split("=", 1) for row in (text or "").splitlines() if "=" in row and not row.startswith("#"))
     mode = settings.get("SELINUX", "").strip()
     words = kernels.kernels(image)
-    off = words.parameters("selinux")[-1:] == ["0"]
+    active = lsm.major(image, words)
     permissive = words.parameters("enforcing")[-1:] == ["0"]
     policy = settings.get("SELINUXTYPE", "").strip()
     evidence: dict[str, Json] = {"mode": mode or None, "policy": policy or None}
-    if text is None or off or mode == "disabled":
-        yield question.good("SELinux is not used", evidence)
+    if text is None or mode == "disabled" or active not in (None, "selinux"):
+        by = f": the kernel starts with {active or 'no such module'}" if text is not None and mode != "disabled" else ""
+        yield question.good(f"SELinux is not used{by}", evidence)
         return
     if mode != "enforcing" or permissive:
         yield question.good(
             f"SELinux is {'permissive' if permissive else mode}: it reports and refuses nothing", evidence
+        )
+        return
+    if not reading.names(image, f"/etc/selinux/{policy}/policy"):
+        summary = f"SELinux is to enforce the policy {policy}, which is not in the image: systemd stops at boot"
+        yield question.bad(
+            summary, evidence, "install the policy, or set SELINUX=permissive", image_codes.AGENT_CONFINED
         )
         return
     entry = image.tree.entry(program)
@@ -155,6 +162,10 @@ _NEEDED_BY_APPARMOR = ("net_admin", "bpf", "perfmon")
 
 def _apparmor(image: Image, question: Question) -> Iterator[Result]:
     if agent_files.program(image) is None:
+        return
+    active_one = lsm.major(image, kernels.kernels(image))
+    if active_one not in (None, "apparmor"):
+        yield question.good(f"AppArmor is not used: the kernel starts with {active_one or 'no such module'}")
         return
     place = "/etc/apparmor.d"
     if not image.tree.is_directory(place):

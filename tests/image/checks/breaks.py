@@ -274,6 +274,8 @@ UNITS: Sequence[Break] = (
     Break("agent.selinux", FAIL, "MSP-P339", "user_home_t", lay({AGENT: file(
         trees.elf(), 0o755, {"security.selinux": b"unconfined_u:object_r:user_home_t:s0\0"})}), trees.redhat),
     Break("agent.selinux", WARN, None, "no label", lay({AGENT: file(trees.elf(), 0o755)}), trees.redhat),
+    Break("agent.selinux", FAIL, "MSP-P339", "systemd stops at boot",
+          lay({"/etc/selinux/targeted": None}), trees.redhat),
     Break("agent.selinux", WARN, None, "labels all files anew", lay({"/.autorelabel": ""}), trees.redhat),
     Break("agent.selinux", ERROR, None, "was not read", lay({"/etc/selinux/config": unread()}), trees.redhat),
     Break("agent.apparmor", FAIL, "MSP-P339", "net_admin", lay({
@@ -293,7 +295,8 @@ CLOUD_INIT: Sequence[Break] = (
     Break("cloud-init.version", WARN, "MSP-P346", "another one in", lay({
         "/usr/local/lib/python3.13/dist-packages/cloudinit/version.py": '__VERSION__ = "25.1.4"\n'})),
     Break("cloud-init.version", ERROR, None, "version.py was not read", lay({f"{CLOUD}/version.py": unread()})),
-    Break("cloud-init.msp", FAIL, "MSP-P347", "knows nothing of the agent: it reports ready without asking, though",
+    Break("cloud-init.msp", FAIL, "MSP-P347",
+          "knows nothing of the agent: it reports ready without asking, though it calls itself 24.3",
           lay({DATASOURCE: trees.OLD_DATASOURCE})),
     Break("cloud-init.msp", FAIL, "MSP-P347", "asks nobody", lay({
         DATASOURCE: trees.PARSING_DATASOURCE})),
