@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from harness.report.model import Json, Outcome, Report, Result, exit_code
 from harness.report.progress import Progress
-from harness.report.text import counts, duration, facts, visible, visible_lines
+from harness.report.text import counts, duration, facts, took, visible, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -145,23 +145,25 @@ class _Page:
 
     def widths(self, results: Sequence[Result]) -> tuple[int, int]:
         """Of the columns for ids and for seconds, the same in all groups."""
-        seconds = max((len(duration(result.seconds)) for result in results), default=1)
+        seconds = max((len(took(result.seconds)) for result in results), default=1)
         longest = max((self.text(result.id).cell_len for result in results), default=1)
         return max(1, min(longest, (self.console.width - _OUTCOME_WIDTH - seconds) * 2 // 5)), seconds
 
     def row(self, result: Result, widths: tuple[int, int]) -> Iterator[Text]:
         id_width, seconds_width = widths
+        seconds = took(result.seconds)
         room = self.console.width - _OUTCOME_WIDTH - id_width - seconds_width - 3 * 2
         yield from self.columns(
             (self.outcome(result.outcome), _OUTCOME_WIDTH),
             (self.text(result.id), id_width),
             (self.text(result.summary), room),
-            (self.text(duration(result.seconds).rjust(seconds_width), "dim"), seconds_width),
+            (self.text(seconds and seconds.rjust(seconds_width), "dim"), seconds_width),
         )
 
     def narrow_row(self, result: Result) -> Iterator[Text]:
         line = self.outcome(result.outcome).append("  ").append_text(self.text(result.id))
-        line.append("  ").append_text(self.text(duration(result.seconds), "dim"))
+        if seconds := took(result.seconds):
+            line.append("  ").append_text(self.text(seconds, "dim"))
         yield from self.wrapped(line, self.console.width)
         yield from self.indented(self.text(result.summary), 4)
 

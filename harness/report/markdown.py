@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from harness.report.model import Outcome, Report, Result
-from harness.report.text import counts, duration, facts, visible, visible_lines
+from harness.report.text import counts, duration, facts, took, visible, visible_lines
 
 MARKS = {Outcome.PASS: "✅", Outcome.FAIL: "❌", Outcome.ERROR: "💥", Outcome.WARN: "⚠️", Outcome.SKIP: "⏭️"}
 _ATTENTION = (Outcome.FAIL, Outcome.ERROR, Outcome.WARN)  # the worst first: a page is read from its top
@@ -61,7 +61,7 @@ def _about(report: Report) -> str:
 
 def _row(result: Result) -> str:
     mark = f"{MARKS[result.outcome]} {result.outcome}"
-    return f"| {mark} | {code(result.id)} | {escape(result.summary)} | {duration(result.seconds)} |"
+    return f"| {mark} | {code(result.id)} | {escape(result.summary)} | {took(result.seconds)} |"
 
 
 def details(result: Result, level: int = 3) -> list[str]:

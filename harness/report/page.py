@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from harness.report.console import MARKS
 from harness.report.model import Json, Outcome, Report, Result
-from harness.report.text import counts, duration, facts, visible_lines
+from harness.report.text import counts, duration, facts, took, visible_lines
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -88,6 +88,7 @@ def _environment(package: str) -> Environment:
         facts=_facts,
     )
     environment.filters["duration"] = duration
+    environment.filters["took"] = took
     return environment
 
 

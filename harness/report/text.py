@@ -78,6 +78,11 @@ def counts(results: Report | list[Result], *, all_of_them: bool = False) -> str:
     return ", ".join(parts) or "nothing was checked"
 
 
+def took(seconds: float) -> str:
+    """How long a Result took; nothing for one that was not timed."""
+    return duration(seconds) if seconds else ""
+
+
 def duration(seconds: float) -> str:
     """`<1 ms`, `12 ms`, `3.4 s`, `2 min 05 s`."""
     if seconds < 0.001:

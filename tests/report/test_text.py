@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.report import Json, Outcome, Result
-from harness.report.text import counts, duration, value_text, visible, visible_lines
+from harness.report.text import counts, duration, took, value_text, visible, visible_lines
 from tests.report.samples import sample, texts
 
 
@@ -83,3 +83,8 @@ def test_counts() -> None:
     assert counts(sample()) == "2 passed, 1 failed, 1 error, 1 warning, 1 skipped"
     assert counts([Result("a", "", outcome, "x") for outcome in [Outcome.WARN, Outcome.WARN]]) == "2 warnings"
     assert counts([]) == "nothing was checked"
+
+
+def test_what_was_not_timed_has_no_time() -> None:
+    assert took(0) == ""
+    assert took(0.0001) == "<1 ms"
