@@ -23,7 +23,7 @@ _DEPTH = 64  # directories in directories
 _FIND_SECONDS = 180
 _TAR_SECONDS = 240
 _SPARE = 60  # seconds for the answer
-_PIECE = 4_000  # bytes of packed paths in one script: twice in base64 they fit a line of guestfish, of 8 KiB
+FIRST = 2_000_000  # bytes that come with the answer: libguestfs' message holds 4 MiB, of base64 and complaints
 _ARCHIVE = places.LARGEST + (64 << 20)  # bytes, with headers
 _COMPLAINTS = 100_000  # bytes of what find and tar complain of
 _ATTRIBUTE = "SCHILY.xattr."  # of a pax header
@@ -68,15 +68,16 @@ def _listed(appliance: Appliance, begins: Sequence[str]) -> tuple[dict[str, Name
     unseen: dict[str, str] = {}
     where = shlex.join(begins)
     dull = " -o ".join(f"-path './{each}'" for each in places.NAMES_ALONE)
-    form = f"\\( \\( {dull} \\) -printf '{listing.NAME_ONLY}' \\) -o -printf '{listing.FORMAT}'"
+    passed = " -o ".join(f"-path './{each}'" for each in places.PASSED_OVER)
+    alone = f"-printf '{listing.NAME_ONLY}'"
+    form = f"\\( {passed} \\) {alone} -prune -o \\( {dull} \\) {alone} -o -printf '{listing.FORMAT}'"
     script = (
         f"cd {SYSROOT} || exit\n"
         f"timeout {_FIND_SECONDS} find {where} -maxdepth {_DEPTH} {form} 2>/tmp/complaints"
-        f" | head -c {_NAMES + 1} | gzip -1 >/tmp/names.gz\n"
-        f"head -c {_COMPLAINTS} /tmp/complaints | base64 -w0\n"
+        f" | head -c {_NAMES + 1} | gzip -1 >/tmp/packed\n"
     )
-    said = _decoded(appliance.shell(script, _FIND_SECONDS + _SPARE))
-    listed = _unpacked(appliance.content("/tmp/names.gz", _NAMES), _NAMES + 1)
+    packed, said = _answer(appliance, script, _NAMES, _FIND_SECONDS)
+    listed = _unpacked(packed, _NAMES + 1)
     if len(listed) > _NAMES:
         unseen["names"] = f"the system has more than {_NAMES >> 20} MiB of names; the rest of them was not read"
     found: dict[str, Named] = {}
@@ -113,18 +114,16 @@ def _files(
     """Contents and extended attributes of files by their raw path; and what tar could not read, with its words."""
     if not wanted:
         return {}, {}
-    _put(appliance, "/tmp/paths.gz", zlib.compress(b"".join(each + b"\0" for each in wanted), wbits=31))
+    appliance.put(zlib.compress(b"".join(each + b"\0" for each in wanted), wbits=31), "/tmp/given")
     script = (
         f"cd {SYSROOT} || exit\n"
-        f"gzip -dc </tmp/paths.gz >/tmp/paths\n"
+        f"base64 -d /tmp/given | gzip -dc >/tmp/paths\n"
         f"timeout {_TAR_SECONDS} tar --create --format=pax --null --no-unquote --verbatim-files-from --no-recursion"
         " --hard-dereference --numeric-owner --xattrs --xattrs-include='*' --quoting-style=literal"
         " --files-from=/tmp/paths"
-        f" 2>/tmp/complaints | head -c {_ARCHIVE} | gzip -1 >/tmp/files.gz\n"
-        f"head -c {_COMPLAINTS} /tmp/complaints | base64 -w0\n"
+        f" 2>/tmp/complaints | head -c {_ARCHIVE} | gzip -1 >/tmp/packed\n"
     )
-    said = _decoded(appliance.shell(script, _TAR_SECONDS + _SPARE))
-    packed = appliance.content("/tmp/files.gz", _ARCHIVE)
+    packed, said = _answer(appliance, script, _ARCHIVE, _TAR_SECONDS)
     failed = {each.encode(): why for path, why in _complaints(said, "tar: ") if (each := path.removeprefix("/"))}
     return dict(members(_unpacked(packed, _ARCHIVE))), failed
 
@@ -142,10 +141,14 @@ def _excerpts(appliance: Appliance, entries: Mapping[str, Entry]) -> Iterator[tu
             yield path, _decoded(line)
 
 
-def _put(appliance: Appliance, path: str, data: bytes) -> None:
-    for offset in range(0, len(data), _PIECE):
-        piece = base64.b64encode(data[offset : offset + _PIECE]).decode()
-        appliance.shell(f"echo {piece} | base64 -d {'>>' if offset else '>'}{path}")
+def _answer(appliance: Appliance, script: str, largest: int, seconds: float) -> tuple[bytes, bytes]:
+    """What a script left in /tmp/packed, and the complaints: in one answer where it is small, as it mostly is."""
+    script += f"head -c {_COMPLAINTS} /tmp/complaints | base64 -w0; echo\nhead -c {FIRST} /tmp/packed | base64 -w0\n"
+    said, _, first = appliance.shell(script, seconds + _SPARE).partition("\n")
+    packed = _decoded(first)
+    if len(packed) == FIRST:
+        packed = appliance.content("/tmp/packed", largest)
+    return packed, _decoded(said)
 
 
 def members(archive: bytes) -> Iterator[tuple[bytes, tuple[bytes, Mapping[str, bytes]]]]:

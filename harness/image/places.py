@@ -94,8 +94,15 @@ EXCERPTS = (
     Excerpt(r"/(boot/efi|efi|boot)/EFI/Linux/[^/]*\.[eE][fF][iI]", f"head -c {LARGEST_EXCERPT}"),
 )
 
+PASSED_OVER = (
+    "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/zoneinfo", "usr/share/i18n",
+    "usr/share/icons", "usr/share/help", "usr/share/info", "usr/share/terminfo", "usr/src", "usr/include",
+    "usr/share/perl", "usr/share/fonts",
+)  # fmt: skip
+"""Directories of which not even the names are read: nothing that a system does hangs on what lies in them."""
+
 NAMES_ALONE = (
-    "usr/share/*", "usr/src/*", "usr/include/*", "usr/lib/modules/*/kernel/*", "lib/modules/*/kernel/*",
+    "usr/share/*", "usr/lib/modules/*/kernel/*", "lib/modules/*/kernel/*",
     "usr/lib/*-linux-gnu/*", "var/lib/dpkg/info/*", "*.pyc",
 )  # fmt: skip
 """Paths, as find's -path has them, of which nothing but the name is read: of most systems most names."""

@@ -84,10 +84,10 @@ def _opened(found: Source, work: Path) -> tuple[Path, str]:
 
 def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) -> Image:
     """The image that an appliance has been started for."""
-    device = Device(appliance)
-    table = partitions.table(device.read)
     tell("looking for operating systems on it")
     roots, complaint = system.roots(appliance)
+    device = Device(appliance)  # by now its first blocks are in the appliance's cache
+    table = partitions.table(device.read)
     systems = {each: system.description(appliance, each) for each in roots}
     told = tuple(f"{each}: {system.title(words)}" for each, words in systems.items())
     unseen: dict[str, str] = {}

@@ -38,7 +38,10 @@ _ANSWER = 64 << 20  # bytes of a command's answer; libguestfs' own limit of a me
 _ERRORS = 1 << 20  # bytes of its standard error that are looked at, from its end
 _PIECE = 2_900_000  # bytes that are less than 4 MiB in base64
 _SHOWN = 160  # characters of a command in an error
-_SCRIPT = 128_000  # bytes of a script in base64: Linux takes 128 KiB as one argument (MAX_ARG_STRLEN)
+_LINE = (
+    7_800  # characters of a script in one line: guestfish's are of 8 KiB at most, and it cuts longer ones in silence
+)
+_SCRIPT = 1 << 20  # characters of a script in base64
 _ROOT = re.compile(r"/dev/[A-Za-z0-9/_.:+-]+|btrfsvol:[A-Za-z0-9/_.:+@-]+")
 
 
@@ -146,7 +149,20 @@ class Appliance:
         packed = base64.b64encode(script.encode()).decode()
         if len(packed) > _SCRIPT:
             raise HarnessError(self._attempted, f"a script of {len(packed)} bytes is too long")
-        return "\n".join(self.ask(f'debug sh "echo {packed} | base64 -d | sh; true"', seconds))
+        if len(packed) <= _LINE:
+            source = f"echo {packed} |"
+        else:
+            self._put(packed, "/tmp/script")
+            source = "cat /tmp/script |"
+        return "\n".join(self.ask(f'debug sh "{source} base64 -d | sh; true"', seconds))
+
+    def put(self, data: bytes, path: str) -> None:
+        """Write a file of the appliance's own, in base64."""
+        self._put(base64.b64encode(data).decode(), path)
+
+    def _put(self, packed: str, path: str) -> None:
+        for offset in range(0, len(packed), _LINE):
+            self.ask(f'debug sh "echo -n {packed[offset : offset + _LINE]} {">>" if offset else ">"}{path}; true"')
 
     def content(self, path: str, largest: int, seconds: float = _SECONDS) -> bytes:
         """A file of the appliance's own, up to so many bytes; nothing where there is none."""

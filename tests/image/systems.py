@@ -32,7 +32,7 @@ FILES: dict[str, bytes] = {
     "usr/lib/systemd/system/azure-proxy-agent.service": b"[Service]\n",
     "usr/lib/python3/dist-packages/cloudinit/version.py": b'__VERSION__ = "24.1"\n',
     "usr/sbin/azure-proxy-agent": b"\x7fELF agent",
-    "usr/share/doc/readme": b"of no interest",
+    "usr/share/misc/readme": b"of no interest",
     "var/lib/waagent/3F.prv": b"PRIVATE",
     "var/lib/waagent/provisioned": b"",
     "var/lib/dpkg/status": b"".join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import secrets
 import tarfile
 import zlib
 from typing import cast
@@ -45,14 +46,21 @@ class Stub:
 
     def shell(self, script: str, seconds: float = 0) -> str:
         self.asked.append(script)
-        said = self._found if " find " in script else self._tarred if "tar --create" in script else ""
-        return base64.b64encode(said.encode()).decode()
+        if "tar --create" in script:
+            said, packed = self._tarred, self._files
+        elif " find " in script:
+            said, packed = self._found, self._first if self._first and " find . " not in script else self._listed
+        else:
+            return ""
+        self._packed = zlib.compress(packed, wbits=31)
+        return "\n".join(base64.b64encode(each).decode() for each in (said.encode(), self._packed[: contents.FIRST]))
+
+    def put(self, data: bytes, path: str) -> None:
+        self.asked.append(path)
 
     def content(self, path: str, largest: int, seconds: float = 0) -> bytes:
-        if "files" in path:
-            return zlib.compress(self._files, wbits=31)
-        important = self._first and " find . " not in self.asked[-1]
-        return zlib.compress(self._first if important else self._listed, wbits=31)
+        assert path == "/tmp/packed"
+        return self._packed
 
 
 def read(stub: Stub) -> contents.Contents:
@@ -106,6 +114,14 @@ def test_an_archive_that_was_cut_off(keep: int) -> None:
     found = read(Stub(ROOT + names("etc/a", "etc/b"), files=files[:keep]))
     assert "/etc/b" in found.unseen
     assert found.tree.data("/etc/b") is None
+
+
+def test_much_comes_in_several_answers() -> None:
+    many = {f"etc/{number:05}{secrets.token_hex(100)}": b"" for number in range(3000)}
+    stub = Stub(ROOT + names(*many), files=archive(many))
+    found = read(stub)
+    assert sum(entry.data == b"" for _, entry in found.tree.below("/etc")) == 3000
+    assert "/tmp/given" in stub.asked
 
 
 def test_no_names_at_all_is_an_error() -> None:

@@ -44,7 +44,7 @@ def looks_right(image: Image) -> None:
     agent = image.tree.entry("/usr/sbin/azure-proxy-agent")
     assert agent is not None
     assert (agent.mode, agent.data, agent.known) == (0o755, FILES["usr/sbin/azure-proxy-agent"], True)
-    assert image.tree.exists("/usr/share/doc/readme")
+    assert image.tree.is_file("/usr/share/misc/readme")
     for secret in ("/etc/ssh/ssh_host_rsa_key", "/var/lib/waagent/3F.prv"):
         entry = image.tree.entry(secret)
         assert entry is not None
