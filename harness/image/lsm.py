@@ -14,7 +14,7 @@ _MAJOR = ("selinux", "apparmor", "smack", "tomoyo")
 
 
 def major(image: Image, found: Kernels) -> str | None:
-    """Its name; nothing where none is started, None where neither command line nor configuration says. Raises Unread."""
+    """Its name; nothing where none is started, None where neither line nor configuration says. Raises Unread."""
     off = {name for name in _MAJOR if found.parameters(name)[-1:] == ["0"]}
     chosen = found.parameters("security")
     if chosen and chosen[-1]:
