@@ -24,6 +24,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verified.set_defaults(command=run_verify)
     _machine_options(verified)
     verify.choices(verified)
+    verified.add_argument(
+        "--census",
+        action="store_true",
+        help="also the census and the other slow checks, which take several times as long where they are emulated "
+        "(--only census: it alone)",
+    )
     report_options(verified)
 
     reproduced = actions.add_parser("reproduce", help="failures of the guide on another kernel")
@@ -53,7 +59,8 @@ def run_verify(options: argparse.Namespace) -> int:
     if options.only or options.explain:
         words.append(f"--only={','.join(options.only or ['chain'])}")
     options.verbose |= options.explain  # the steps of the chain are its evidence
-    words += [f"--{name}" for name in ("quick", "compare") if getattr(options, name)]
+    words += [] if options.census or options.only or options.explain else ["--quick"]
+    words += ["--compare"] if options.compare else []
     words += ["--self-test"] if options.self_test else []
     words += [f"--audit={options.audit}"] if options.audit else []
     words += [f"--program={options.program}"] if options.program != "plain" else []
@@ -77,7 +84,11 @@ def run_verify(options: argparse.Namespace) -> int:
 
         return verdict(report)
 
-    return _run(options, words, files, verdict, lambda: verify.wrong(options))
+    def wrong() -> str:
+        both = options.quick and options.census
+        return "--quick leaves out the census, and --census asks for it" if both else verify.wrong(options)
+
+    return _run(options, words, files, verdict, wrong)
 
 
 def run_reproduce(options: argparse.Namespace) -> int:

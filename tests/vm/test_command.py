@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import cli
+from harness.cli import vm as command
 from harness.report import json as form
 from harness.vm.kernels import Kernel
 from tests.objects.build import Style, build
@@ -57,6 +59,7 @@ def test_a_failure_of_the_guide(kernel: Kernel) -> None:
         (("verify", "--kernel", "bookworm", "--only", "nonsense"), "no check is named nonsense"),
         (("verify", "--kernel", "bookworm", "--vary", "cgroup=v3"), "there is no such layout"),
         (("verify", "--kernel", "bookworm", "--cpus", "0"), "give one from 1 to"),
+        (("verify", "--kernel", "bookworm", "--quick", "--census"), "--quick leaves out the census"),
         (("verify", "--kernel", "bookworm", "--timeout", "0"), "give seconds above 0"),
         (("verify", "--kernel", "bookworm", "--object", "/nonexistent"), "ENOENT"),
         (("reproduce", "--kernel", "bookworm", "nonsense"), "nonsense"),
@@ -67,3 +70,28 @@ def test_wrong_usage(kernel: Kernel, words: tuple[str, ...], told: str) -> None:
     assert done.returncode == 2, done.stderr
     assert told in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), ["verify", "--quick"]),
+        (("--quick",), ["verify", "--quick"]),
+        (("--census",), ["verify"]),
+        (("--only", "census"), ["verify", "--only=census"]),
+        (("--program", "hardened"), ["verify", "--quick", "--program=hardened"]),
+    ],
+)
+def test_the_census_is_left_out_unless_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], words: list[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    def run(options: object, words: list[str], *rest: object) -> int:
+        asked.append(words)
+        return 0
+
+    monkeypatch.setattr(command, "_run", run)
+    options = cli.parser().parse_args(["vm", "verify", "--kernel", "bookworm", *given])
+    assert options.command(options) == 0
+    assert asked == [words]
