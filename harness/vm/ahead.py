@@ -19,12 +19,12 @@ def use(place: Path) -> None:
 
 
 def record(place: Path) -> None:
-    """Import what a guest imports, in a process that is there for this, and write down what is compiled on the way."""
+    """Import all that a guest may import, in a process of its own, and write down what is compiled on the way."""
     known: dict[str, CodeType] = {}
     _replace_exec(known)
     from harness.vm import server
 
-    server.import_all()
+    server.import_all(seldom=True)
     place.write_bytes(marshal.dumps(known))
 
 

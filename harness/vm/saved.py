@@ -35,7 +35,12 @@ _VERSION = 2  # of how a guest is saved and prepared
 _BLOCK = 1 << 16  # bytes
 _KEPT = 24  # saved guests, 0.2 GB each
 _SAVE_SECONDS = 60  # it takes a tenth of a second
+_FORGOTTEN_AFTER = 12 * 3600  # seconds; two states of the code may be in use beside each other
 _CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]  # QEMU 4.1 and later
+
+
+Parts = Sequence[tuple[int, int]]
+"""Of a file: where each begins, and where it ends."""
 
 
 class Refused(Exception):
@@ -138,11 +143,12 @@ def make(machine: Machine, guest: Guest, accelerator: str, name: str, prepare: C
         with qemu.memory("guest's memory") as memory:
             os.ftruncate(memory, machine.memory << 20)
             _boot_and_save(machine, guest, accelerator, memory, place / _DEVICES, prepare)
-            parts = _copy(memory, place / _MEMORY)
-        files = {_MEMORY: parts, _DEVICES: [(0, (place / _DEVICES).stat().st_size)]}
+            checksums = {_MEMORY: _copy(memory, place / _MEMORY)}
+        whole = [(0, (place / _DEVICES).stat().st_size)]
+        checksums[_DEVICES] = _checksum(place / _DEVICES, whole), whole
         record = {
-            "sizes": {file: (place / file).stat().st_size for file in files},
-            "checksums": {file: (_checksum(place / file, parts), parts) for file, parts in files.items()},
+            "sizes": {file: (place / file).stat().st_size for file in checksums},
+            "checksums": checksums,
             "kernel": machine.kernel.origin,
             "variation": machine.variation,
         }
@@ -163,10 +169,13 @@ def discard(name: str) -> None:
 
 
 def _forget_older(entry: Path) -> None:
-    """States of the same kernel and machine whose code or surroundings are gone: nothing asks for them any more."""
+    """States of the same kernel and machine whose code or surroundings are gone: nothing asks for them any more.
+
+    One that was used today may be another checkout's.
+    """
     same = entry.name.rpartition("-")[0]
     for other in entry.parent.glob(f"{same}-*"):
-        if other.name != entry.name:
+        if other.name != entry.name and forget.last_use(other) < time.time() - _FORGOTTEN_AFTER:
             cache.remove(KIND, other.name)
     forget.all_but(_KEPT, KIND)
 
@@ -192,12 +201,13 @@ def _boot_and_save(
                 time.sleep(0.005)
 
 
-Parts = Sequence[tuple[int, int]]  # of a file: where each begins, and where it ends
+def _copy(memory: int, target: Path) -> tuple[int, Parts]:
+    """Write the memory to a file with holes where it is zero, for most of it was never touched.
 
-
-def _copy(memory: int, target: Path) -> Parts:
-    """Write the memory to a file with holes where it is zero, for most of it was never touched; the parts written."""
+    Gives the parts that were written, and their CRC-32 as _checksum() will find it.
+    """
     parts: list[tuple[int, int]] = []
+    checksum = 0
     with target.open("wb") as file:
         for begin, end in _data(memory):
             for block in range(begin, end, _BLOCK):
@@ -205,12 +215,13 @@ def _copy(memory: int, target: Path) -> Parts:
                 if content.count(0) != len(content):
                     file.seek(block)
                     file.write(content)
+                    checksum = zlib.crc32(content, checksum)
                     if parts and parts[-1][1] == block:
                         parts[-1] = (parts[-1][0], block + len(content))
                     else:
                         parts.append((block, block + len(content)))
         file.truncate(os.fstat(memory).st_size)
-    return parts
+    return checksum, parts
 
 
 def _data(descriptor: int) -> Iterator[tuple[int, int]]:

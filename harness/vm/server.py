@@ -47,7 +47,19 @@ _PORTS = Path("/sys/class/virtio-ports")
 _CGROUP = Path("/sys/fs/cgroup")
 _JOB = Path("/tmp/job")  # its directory
 _WRITABLE = (Path("/tmp"), Path("/run"), Path("/dev/shm"))
-_IMPORTED = ("cli", "report", "kernel", "program", "verifier", "lab", "agent", "checks", "failures")
+_IMPORTED = ("cli", "report", "kernel", "program", "lab", "checks")
+_SELDOM = (
+    "verifier",
+    "agent",
+    "failures",
+    "checks.agent_",
+    "lab.agent_",
+    "lab.platform",
+    "lab.scenarios",
+    "lab.secure",
+)
+"""What only the jobs import that bring failures about: packages, and the beginnings of modules' names."""
+
 _LATE = ("importlib.resources", "urllib.request", "rich.console", "rich.text", "rich.cells", "rich.table")
 """What the packages above import only when they want it."""
 
@@ -86,10 +98,11 @@ def _serve() -> None:
         _mount(kind, place, options)
     problem = _mount_cgroups(Cgroup(json.loads(_MACHINE.read_text())["cgroup"]))
     _raise_loopback()
+    gc.disable()  # nothing that is imported is ever let go
     import_all()
     ports = _ports()
     port = _Port(os.open(ports[wire.PORT], os.O_RDWR | os.O_CLOEXEC))
-    gc.collect()
+    gc.enable()
     gc.freeze()  # a child that collects would else write to every page that it shares
     port.say(booted={"release": os.uname().release, "cgroup": problem})
     while True:
@@ -171,13 +184,14 @@ def _raise_loopback() -> None:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", name, flags | _IFF_UP))
 
 
-def import_all() -> None:
-    """Everything that jobs import, once and before a guest is saved."""
+def import_all(*, seldom: bool = False) -> None:
+    """What nearly all jobs import, once and before a guest is saved; with seldom what some import, too."""
     _import_rtnetlink()
-    for top in _IMPORTED:
+    left_out = tuple(f"harness.{name}" for name in (() if seldom else _SELDOM))
+    for top in (*_IMPORTED, *(name for name in _SELDOM if seldom and "." not in name)):
         package = importlib.import_module(f"harness.{top}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith("__main__"):
+            if not module.name.endswith("__main__") and not module.name.startswith(left_out):
                 importlib.import_module(module.name)
     for name in _LATE:
         importlib.import_module(name)
