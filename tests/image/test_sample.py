@@ -341,7 +341,7 @@ _BY_DPKG = ("no-agent", "no-cloud-init", "two-kernels")  # which writes into fil
 _BY_PROGRAMS = ("no-hyperv-modules", "waagent-provisions", "host-keys")  # of the root
 _SMALL = (
     "boot", "etc", "usr/lib/systemd", "usr/lib/modules", "usr/lib/python3/dist-packages/cloudinit",
-    agent_files.EXECUTABLE, agent_files.OBJECT, agent_files.PROGRAM, agent_files.LOGS, agent_files.KEYS, "var/lib/cloud",
+    agent_files.EXECUTABLE, agent_files.OBJECT, agent_files.PROGRAM, agent_files.LOGS, agent_files.KEYS,
 )  # fmt: skip
 _FETCHES = pytest.mark.slow(reason="fetches another kernel and has an initramfs made, in half a minute")
 

@@ -26,7 +26,7 @@ KIND = "sample-roots"
 LABEL = "sample-root"
 """The root file system's label: what fstab and the kernel's command line name it by."""
 
-_MERGE = "/usr/share/mmdebstrap/hooks/merged-usr"
+_MERGE = 'cd "$1"; for name in bin sbin lib lib64; do mkdir -p usr/$name; ln -s usr/$name $name; done'
 _VERSION = 1  # of how one is made, where the recipe does not show it
 _MAKE_SECONDS = 1200
 _COMMON = (
@@ -141,7 +141,7 @@ def _make(suite: Suite, place: Path, tell: Callable[[str], None]) -> None:
             f"--include={','.join((kernel, *_packages(suite)))}",
             *(f"--dpkgopt=path-exclude={path}" for path in _WITHOUT),
             *(f"--aptopt={line}" for line in _allowances()),
-            *([f"--hook-dir={_MERGE}"] if suite.merges else []),
+            *([f"--setup-hook={_MERGE}"] if suite.merges else []),
             f"--setup-hook=cp -R {before}/. \"$1\"",
             suite.name, root, sources,
         ],
