@@ -84,9 +84,15 @@ def _version(release: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words if word.isdecimal())
 
 
+_NO_LOADER = "a root file system without a boot loader: whoever boots it gives the command line"
+
+
 def _line(image: Image, question: Question) -> Iterator[Result]:
     found = kernels.kernels(image)
     if not found.default:
+        return
+    if found.line is None and not image.disk.is_disk:
+        yield question.none(_NO_LOADER)
         return
     if found.line is None:
         reason = "the command line is not known: there is no menu, boot loader entry or unified kernel image with one"
@@ -120,6 +126,8 @@ def _lockdown(image: Image, question: Question) -> Iterator[Result]:
     if forced or (values and values[-1] == "confidentiality"):
         by = "its configuration forces" if forced else "its command line has"
         yield question.bad(f"{by} lockdown=confidentiality", evidence, code=image_codes.LOCKDOWN)
+    elif found.line is None and not image.disk.is_disk:
+        yield question.none(_NO_LOADER, evidence)
     elif found.line is None or config is None:
         what = "the command line" if found.line is None else "the kernel's configuration"
         yield question.unknown(f"{what} is not known", evidence)

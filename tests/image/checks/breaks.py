@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.image.image import Image, Package
+from harness.image.image import Disk, Image, Package
 from harness.report import Outcome
 from tests.image import trees
 from tests.image.trees import KERNEL, changed, edited, file, folder, link, unread
@@ -111,6 +111,10 @@ def system(**fields: str) -> Callable[[Image], Image]:
     return lambda image: replace(image, system={**image.system, **fields})
 
 
+def form(name: str) -> Callable[[Image], Image]:
+    return lambda image: replace(image, disk=Disk(name))
+
+
 no_agent = both(
     lay({AGENT: None, OBJECT: None, CONFIG: None, UNIT: None, WANTS: None, KEY_FOLDER: None}),
     no_package("azure-proxy-agent"),
@@ -141,6 +145,9 @@ KERNELS: Sequence[Break] = (
     Break("kernel.floor", WARN, "MSP-P318", "older than the guide's 5.15",
           lay({f"/boot/vmlinuz-{KERNEL}": None, "/boot/vmlinuz-5.10.0-30-amd64": unread()})),
     Break("kernel.command-line", ERROR, None, "not known", lay({"/boot/grub": None})),
+    *(Break(id, SKIP, None, "without a boot loader", both(lay({"/boot/grub": None}), form("tar")))
+      for id in ("kernel.command-line", "kernel.lockdown")),
+    Break("kernel.lockdown", ERROR, None, "the command line is not known", lay({"/boot/grub": None})),
     Break("kernel.console", WARN, None, "no console=ttyS0",
           edit(GRUB, " console=ttyS0,115200 earlyprintk=ttyS0", "")),
     Break("kernel.lockdown", FAIL, "MSP-P335", "command line", line("lockdown=confidentiality")),
