@@ -47,7 +47,7 @@ _ROOT = re.compile(r"/dev/[A-Za-z0-9/_.:+-]+|btrfsvol:[A-Za-z0-9/_.:+@-]+")
 
 # Of the two disks, the one that is not the appliance's own root.
 _FIND_DISK = """root=$(mountpoint -d /)
-for each in /sys/block/sd*; do [ "$(cat $each/dev)" = "$root" ] || disk=/dev/${each##*/}; done
+for each in /sys/block/sd*; do read -r number <$each/dev; [ "$number" = "$root" ] || disk=/dev/${each##*/}; done
 """
 
 SYSROOT = "/sysroot"
