@@ -6,6 +6,7 @@ import fnmatch
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.command import run
@@ -13,7 +14,7 @@ from harness.errors import HarnessError
 from harness.image import partitions, rootfs, source, system
 from harness.image.contents import contents
 from harness.image.device import Device
-from harness.image.image import Disk, Image
+from harness.image.image import Disk, Image, Package
 from harness.image.source import Source
 from harness.image.tree import Tree
 from harness.vm import scratch
@@ -21,6 +22,7 @@ from harness.vm.appliance import Appliance, quoted
 
 Tell = Callable[[str], object]
 
+_ESP = (partitions.ESP, partitions.MBR_ESP)
 _ESP_PLACES = ("/boot/efi", "/efi")
 _LOADERS = re.compile(r"/(boot/efi|efi|boot)/EFI/([^/]+)/([^/]+)\.EFI", re.IGNORECASE)
 _VENDOR_LOADERS = ("shim*", "grub*", "systemd-boot*", "bootx64", "bootaa64")
@@ -88,61 +90,74 @@ def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) ->
     roots, complaint = system.roots(appliance)
     device = Device(appliance)  # by now its first blocks are in the appliance's cache
     table = partitions.table(device.read)
-    systems = {each: system.description(appliance, each) for each in roots}
-    told = tuple(f"{each}: {system.title(words)}" for each, words in systems.items())
-    unseen: dict[str, str] = {}
-    tree, packages, words = Tree({}), {}, {}
-    if root and root not in systems:
+    described = {each: system.description(appliance, each) for each in roots}
+    told = tuple(f"{each}: {system.title(words)}" for each, words in described.items())
+    unseen = dict.fromkeys(device.encrypted, "it is encrypted, and no key is asked for")
+    if root and root not in described:
         happened = f"{', '.join(told) or 'no system'} is what libguestfs finds on it"
         raise HarnessError(f"read the system {root} of {found.path.name}", happened)
-    if not systems:
+    seen = System()
+    if not roots:
         unseen["/"] = "there is no operating system on it that libguestfs knows" + (complaint and f": {complaint}")
-    elif len(systems) > 1 and not root:
-        unseen["/"] = f"there are {len(systems)} systems on it ({'; '.join(told)}): name one with root=DEVICE"
+    elif len(roots) > 1 and not root:
+        unseen["/"] = f"there are {len(roots)} systems on it ({'; '.join(told)}): name one with root=DEVICE"
     else:
-        root = root or roots[0]
-        words = systems[root]
-        mounts = system.mounts(appliance, root)
-        unseen |= system.mount(appliance, mounts)
-        if "/" not in unseen:
-            _mount_esp(appliance, table, mounts)
-            tell("reading its files")
-            read = contents(appliance)
-            tree = read.tree
-            unseen |= read.unseen
-            packages = system.packages(appliance.ask(f"-inspect-list-applications2 {quoted(root)}"))
-            if not packages:
-                unseen["packages"] = "libguestfs finds no packages"
-    for each in device.encrypted:
-        unseen.setdefault(each, "it is encrypted, and no key is asked for")
+        seen = _system(appliance, root or roots[0], table, tell)
+    size = found.virtual_size or device.size
     disk = Disk(
         found.format,
         found.size,
-        found.virtual_size or device.size,
+        size,
         table.kind,
         table.partitions,
-        _firmware(table, tree),
+        _firmware(table, seen.tree),
         device.lvm,
         device.encrypted,
-        (*found.troubles, *table.troubles, *_outside(table, found.virtual_size or device.size)),
+        (*found.troubles, *table.troubles, *_outside(table, size)),
         found.chain,
     )
-    return Image(name, disk, tree, packages, words, told, unseen)
+    words = described.get(root or roots[0], {}) if roots and "/" not in unseen else {}
+    return Image(name, disk, seen.tree, seen.packages, words, told, {**unseen, **seen.unseen})
 
 
-def _mount_esp(appliance: Appliance, table: partitions.Table, mounts: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class System:
+    """What was read of one system."""
+
+    tree: Tree = field(default_factory=lambda: Tree({}))
+    packages: Mapping[str, Package] = field(default_factory=dict)
+    unseen: Mapping[str, str] = field(default_factory=dict)
+
+
+def _system(appliance: Appliance, root: str, table: partitions.Table, tell: Tell) -> System:
+    """The system on a root device, which stays mounted."""
+    mounts = system.mounts(appliance, root)
+    unseen = system.mount(appliance, mounts)
+    if "/" in unseen:
+        return System(unseen=unseen)
+    unseen |= _mount_esp(appliance, table, mounts)
+    tell("reading its files")
+    found = contents(appliance)
+    packages = system.packages(appliance.ask(f"-inspect-list-applications2 {quoted(root)}"))
+    if not packages:
+        unseen["packages"] = "libguestfs finds no packages"
+    return System(found.tree, packages, {**unseen, **found.unseen})
+
+
+def _mount_esp(appliance: Appliance, table: partitions.Table, mounts: Mapping[str, str]) -> dict[str, str]:
     """The EFI system partition where the system has its place, although its fstab may not name it."""
-    for each in table.partitions:
-        if each.kind in (partitions.ESP, partitions.MBR_ESP) and f"/dev/sda{each.number}" not in mounts.values():
-            for place in _ESP_PLACES:
-                if place not in mounts and appliance.ask(f"-is-dir {quoted(place)}") == ["true"]:
-                    appliance.ask(f"-mount-ro /dev/sda{each.number} {quoted(place)}")
-                    return
+    found = next((each.number for each in table.partitions if each.kind in _ESP), 0)
+    device = f"/dev/sda{found}"
+    if not found or device in mounts.values():
+        return {}
+    places = (each for each in _ESP_PLACES if each not in mounts and appliance.ask(f"-is-dir {each}") == ["true"])
+    place = next(places, "")
+    return system.mount(appliance, {place: device}) if place else {}
 
 
 def _firmware(table: partitions.Table, tree: Tree) -> str:
     """bios, uefi, both, or nothing: by what each finds to boot."""
-    uefi = any(
+    uefi = any(each.kind in _ESP for each in table.partitions) and any(
         found and any(fnmatch.fnmatch(found.group(3).lower(), each) for each in _VENDOR_LOADERS)
         for path, _ in tree.below("/")
         if (found := _LOADERS.fullmatch(path))
