@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_told(small: Path, tmp_path: Path) -> None:
 INFO = {
     "qcow2": ("qcow2", None),
     "raw": ("raw", None),
-    "vhd": ("vpc", 512),  # the footer
+    "vhd-fixed": ("vpc", 512),  # the footer
     "vhd-dynamic": ("vpc", None),
     "vhdx": ("vhdx", None),
 }

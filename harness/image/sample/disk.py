@@ -132,7 +132,7 @@ def _qemu(*options: str) -> Callable[[Path, Path], None]:
 FORMATS: Mapping[str, Callable[[Path, Path], object]] = {
     "qcow2": _qemu("-O", "qcow2"),
     "raw": lambda raw, target: raw.replace(target),
-    "vhd": _qemu("-O", "vpc", "-o", "subformat=fixed,force_size"),
+    "vhd-fixed": _qemu("-O", "vpc", "-o", "subformat=fixed,force_size"),
     "vhd-dynamic": _qemu("-O", "vpc", "-o", "subformat=dynamic,force_size"),
     "vhdx": _qemu("-O", "vhdx", "-o", "subformat=dynamic"),
 }
