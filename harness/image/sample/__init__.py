@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.command import run
@@ -32,6 +32,8 @@ _SECONDS = 600
 _TAR = ("tar", "--numeric-owner", "--xattrs", "--xattrs-include=*")
 NOT_DISKS = ("directory", "tar")
 FORMATS = (*disk.FORMATS, *NOT_DISKS)
+_BY_NAME = {".raw": "raw", ".img": "raw", ".vhd": "vhd-fixed", ".vhdx": "vhdx", ".tar": "tar"}
+"""What a target's name says of its format, where nobody else does; anything else is a qcow2."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ class Sample:
     """What to make. agent: nothing, "reference", or the path of a .deb or of a directory that is laid over the root.
 
     breaks are names of breaks.BREAKS, applied in this order. generation is the VM's: 1 boots by a BIOS, 2 by UEFI.
+    format is one of FORMATS, or nothing: then the target's name says it (`.vhd` is a fixed VHD, as Azure wants one).
     provision: seconds until the reference agent gives provisioning up.
     """
 
     suite: str
     agent: str = ""
     breaks: tuple[str, ...] = ()
-    format: str = "qcow2"
+    format: str = ""
     generation: int = 1
     provision: float = 120.0
 
@@ -56,6 +59,7 @@ def build(spec: Sample, target: Path, tell: Callable[[str], None] = lambda line:
     Raises HarnessError for what is not in the tables, and when a program or packages cannot be had.
     """
     attempted = f"make the sample {target}"
+    spec = replace(spec, format=spec.format or _BY_NAME.get(target.suffix, "qcow2"))
     if spec.format not in FORMATS:
         raise HarnessError(attempted, f"{spec.format} is no format here", f"take one of {', '.join(FORMATS)}")
     if spec.generation not in (1, 2):
