@@ -19,7 +19,7 @@ LEGACY_CONTROLLER = "systemd.legacy_systemd_cgroup_controller"
 FORCE = "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE"
 NO_V1 = "cgroup_no_v1"
 
-_YES = frozenset({"1", "yes", "y", "true", "t", "on"})
+YES = frozenset({"1", "yes", "y", "true", "t", "on"})
 _SHARED = re.compile(r"libsystemd-shared-(\d{3})[^/]*\.so")
 _COMPILED = re.compile(rb"default-hierarchy=(unified|hybrid|legacy)")
 _SYSTEMD = frozenset({"/usr/lib/systemd/systemd", "/lib/systemd/systemd"})
@@ -86,7 +86,7 @@ def _asked(found: Kernels, compiled: str, why: str, sure: bool, version: int) ->
     controller = found.parameters(LEGACY_CONTROLLER)
     said = f"`{word}` on the command line" if word else why
     if controller:
-        legacy = (controller[-1] or "1").lower() in _YES
+        legacy = (controller[-1] or "1").lower() in YES
         return Layout("legacy" if legacy else "hybrid", f"{said}, `{LEGACY_CONTROLLER}`", True, version)
     if not compiled:
         return Layout("hybrid", f"{said}; whether hybrid or v1 alone could not be read", False, version)
@@ -98,7 +98,7 @@ def _wanted(found: Kernels) -> tuple[bool | None, str]:
     values = found.parameters(UNIFIED)
     if values:
         value = values[-1]
-        return (value is None or value.lower() in _YES), UNIFIED + (f"={value}" if value is not None else "")
+        return (value is None or value.lower() in YES), UNIFIED + (f"={value}" if value is not None else "")
     if "all" in found.parameters(NO_V1):
         return True, f"{NO_V1}=all"
     return None, ""
@@ -106,7 +106,7 @@ def _wanted(found: Kernels) -> tuple[bool | None, str]:
 
 def _is_on(found: Kernels, name: str) -> bool:
     values = found.parameters(name)
-    return bool(values) and (values[-1] or "1").lower() in _YES
+    return bool(values) and (values[-1] or "1").lower() in YES
 
 
 def systemd_version(image: Image) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.diagnose import bootloader
 from harness.image import agent_files, kernels, reading
-from harness.image.cgroup_layout import Layout, layout
+from harness.image.cgroup_layout import UNIFIED, YES, Layout, layout, os_release
 from harness.image.checks.question import Question, answers
 from harness.image.image import Image
+from harness.image.kernels import Kernels
 from harness.msp import codes, guide
 from harness.report import Json, Result
 
@@ -45,7 +47,8 @@ def attach(image: Image, found: Layout) -> Attach:
 
 
 def _layout(image: Image, question: Question) -> Iterator[Result]:
-    found = layout(image, kernels.kernels(image))
+    own = kernels.kernels(image)
+    found = layout(image, own)
     evidence: dict[str, Json] = {"layout": found.kind or None, "why": found.why, "systemd": found.version or None}
     if not found.kind:
         yield question.unknown(f"the layout is not known: {found.why}", evidence,
@@ -58,17 +61,29 @@ def _layout(image: Image, question: Question) -> Iterator[Result]:
     where = attach(image, found)
     evidence["cgroup2 mounted at"] = where.mounted or None
     evidence["the agent attaches to"] = f"{where.target} ({where.by})"
-    yield _judged(question, found, where, evidence)
+    yield _judged(question, found, where, evidence, _remedy(image, own))
 
 
-def _judged(question: Question, found: Layout, where: Attach, evidence: dict[str, Json]) -> Result:
+def _remedy(image: Image, own: Kernels) -> str:
+    """What makes the next boot mount cgroup2 at /sys/fs/cgroup, by the commands of the image's distribution."""
+    values = own.parameters(UNIFIED)
+    if values and (values[-1] or "1").lower() not in YES:
+        return f"take {UNIFIED}={values[-1]} out of the command line, where it was put in"
+    release = os_release(image)
+    words = [release.get("ID", ""), *release.get("ID_LIKE", "").split()]
+    family = next((row for word in words for row in bootloader.FAMILIES if word in row.ids), None)
+    if family is None:
+        return f"add {bootloader.WORD} to the kernel's command line"
+    return f"in the image: `{'` and `'.join(family.commands)}`"
+
+
+def _judged(question: Question, found: Layout, where: Attach, evidence: dict[str, Json], remedy: str) -> Result:
     if found.kind == "legacy" and not where.mounted:
         summary = f"cgroup v1 alone ({found.why}): nothing mounts cgroup2, so the agent has nothing to attach to"
-        return question.bad(summary, evidence, code=codes.NO_CGROUP2_MOUNTED)
+        return question.bad(summary, evidence, remedy, codes.NO_CGROUP2_MOUNTED)
     if found.kind == "unified" and found.sure:
         return question.good(f"v2: cgroup2 on {ROOT} ({found.why})", evidence)
     if found.kind == "unified":
-        remedy = "put systemd.unified_cgroup_hierarchy=1 on the command line, or see it with --boot"
         return question.doubt(f"v2 is expected, and was not read: {found.why}", evidence, remedy)
     name = "hybrid" if found.kind == "hybrid" else "v1, and cgroup2 by /etc/fstab"
     if where.works:
@@ -76,9 +91,9 @@ def _judged(question: Question, found: Layout, where: Attach, evidence: dict[str
             f"{name} ({found.why}): cgroup2 is on {where.mounted}, where the agent finds it by {where.by}; the guide"
             " wants it mounted by default"
         )
-        return question.doubt(summary, evidence, codes.CGROUP2_ELSEWHERE.remedy, codes.CGROUP2_ELSEWHERE)
+        return question.doubt(summary, evidence, remedy, codes.CGROUP2_ELSEWHERE)
     summary = f"{name} ({found.why}): the agent opens {where.target} ({where.by}), and cgroup2 is on {where.mounted}"
-    return question.bad(summary, evidence, code=codes.CGROUP2_ELSEWHERE)
+    return question.bad(summary, evidence, remedy, codes.CGROUP2_ELSEWHERE)
 
 
 def _findmnt(image: Image, question: Question) -> Iterator[Result]:
