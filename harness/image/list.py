@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
+from urllib.parse import quote
 
 from harness import __version__
 from harness.image import agent_files, cloud_init, kernels
 from harness.image.cgroup_layout import os_release
 from harness.image.checks import waagent
-from harness.image.image import Image
+from harness.image.image import Image, Package
 from harness.image.object import agent_object
 from harness.image.reading import Unread
 from harness.report import Json
@@ -24,9 +25,7 @@ def listed(image: Image) -> Json:
     release = _asked(lambda: os_release(image))
     packages = sorted(image.packages.values(), key=lambda one: one.name)
     rows: list[Json] = [_operating_system(image, release), *_kernels(image), *_agent(image), *_cloud_init(image)]
-    rows += [{"type": "library", "name": one.name, "version": one.version, "bom-ref": f"package:{one.name}",
-              "properties": _properties({"msp-harness:of interest": "yes"} if one.name in OF_INTEREST else {})}
-             for one in packages]  # fmt: skip
+    rows += [_package(one, image.system, release) for one in packages]
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
@@ -40,6 +39,21 @@ def listed(image: Image) -> Json:
         },
         "components": rows,
     }  # fmt: skip
+
+
+def _package(one: Package, system: Mapping[str, str], release: dict[str, str] | str) -> Json:
+    found: dict[str, Json] = {"type": "library", "name": one.name, "version": one.version,
+                              "bom-ref": f"package:{one.name}"}  # fmt: skip
+    kind = system.get("package_format", "")
+    distribution = release.get("ID", "") if isinstance(release, dict) else ""
+    if kind in ("deb", "rpm") and distribution:
+        version = one.version if kind == "deb" else one.version.rpartition(":")[2]
+        found["purl"] = (
+            f"pkg:{kind}/{quote(distribution, safe='')}/{quote(one.name, safe='')}@{quote(version, safe='')}"
+        )
+    if one.name in OF_INTEREST:
+        found["properties"] = _properties({"msp-harness:of interest": "yes"})
+    return found
 
 
 def _asked(ask: Callable[[], Found]) -> Found | str:

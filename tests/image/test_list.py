@@ -26,6 +26,7 @@ def test_it_has_system_kernel_agent_object_cloud_init_and_packages() -> None:
     assert len(found["object"]["hashes"][0]["content"]) == 64
     assert found["cloud-init:/usr/lib/python3/dist-packages/cloudinit"]["version"] == "25.1.4"
     assert found["package:systemd"]["version"] == "257.8-1"
+    assert found["package:cloud-init"]["purl"] == "pkg:deb/debian/cloud-init@25.1.4-1%2Bdeb13u1"
 
 
 @pytest.mark.parametrize("name", trees.GOOD)

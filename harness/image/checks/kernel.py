@@ -55,7 +55,7 @@ def _default(image: Image, question: Question) -> Iterator[Result]:
     if not found.default:
         modules = f", though there are modules of {', '.join(found.modules)}" if found.modules else ""
         yield question.bad(f"there is no kernel in the image{modules}", evidence, code=image_codes.NO_SYSTEM)
-    elif found.default not in found.modules:
+    elif found.default not in found.modules and not _without_modules(image, found.default):
         summary = f"{found.default} boots ({found.chosen_by}), and there are no modules for it in /usr/lib/modules"
         yield question.bad(summary, evidence, "install the kernel's package of modules", image_codes.NO_AZURE_DRIVER)
     else:
@@ -82,6 +82,12 @@ def _floor(image: Image, question: Question) -> Iterator[Result]:
 def _version(release: str) -> tuple[int, ...]:
     words = release.replace("-", ".").split(".")[:2]
     return tuple(int(word) for word in words if word.isdecimal())
+
+
+def _without_modules(image: Image, release: str) -> bool:
+    """Whether the kernel is one that has everything built in."""
+    config = kernels.config(image, release)
+    return config is not None and config[1].get("CONFIG_MODULES") == "n"
 
 
 _NO_LOADER = "a root file system without a boot loader: whoever boots it gives the command line"
