@@ -50,21 +50,21 @@ class Found:
 
 def folders(image: Image) -> list[str]:
     """The directories of the Python package cloudinit, in the order in which Python looks. Raises Unread."""
-    found = []
-    for top in _TOPS:
-        if not image.tree.is_directory(top):
-            continue
-        for name in image.tree.names(top):
-            if name.startswith("python"):
-                for kind in ("dist-packages", "site-packages"):
-                    folder = f"{top}/{name}/{kind}/cloudinit"
-                    if image.tree.is_directory(folder):
-                        found.append(folder)
+    found = python_packages(image, "cloudinit")
     if not found:
         reading.exists(image, "/usr/lib/python3/dist-packages/cloudinit")
+    return found
+
+
+def python_packages(image: Image, name: str) -> list[str]:
+    """The directories of a Python package of this name, in the order in which Python looks."""
+    tops = [top for top in _TOPS if image.tree.is_directory(top)]
+    versions = [f"{top}/{each}" for top in tops for each in image.tree.names(top) if each.startswith("python")]
+    paths = [f"{each}/{kind}/{name}" for each in versions for kind in ("dist-packages", "site-packages")]
     distinct: dict[str, str] = {}
-    for folder in found:
-        distinct.setdefault(image.tree.resolve(folder) or folder, folder)
+    for path in paths:
+        if image.tree.is_directory(path):
+            distinct.setdefault(image.tree.resolve(path) or path, path)
     return list(distinct.values())
 
 

@@ -48,7 +48,7 @@ PLACES = (
     Place(_PYTHON + r"cloudinit/sources/(azure|helpers)/[^/]*\.py", 512 * _KIB),
     Place(_PYTHON + r"cloud_init-[^/]*/(METADATA|PKG-INFO|RECORD)", 512 * _KIB),
     Place(_PYTHON + r"cloud_init-[^/]*\.egg-info(/PKG-INFO)?", 512 * _KIB),
-    Place(_PYTHON + r"(azurelinuxagent/common/version\.py|WALinuxAgent-[^/]*/PKG-INFO)", 512 * _KIB),
+    Place(_PYTHON + r"(azurelinuxagent/common/(version|conf)\.py|WALinuxAgent-[^/]*/PKG-INFO)", 512 * _KIB),
     Place(r"/usr/lib/cloud-init/[^/]*", 128 * _KIB),
     Place(_UNITS + r"/[^/]*", 64 * _KIB),
     Place(_UNITS + r"/[^/]*\.(d|wants|requires)/[^/]*", 64 * _KIB),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from harness.image import reading, units
 from harness.image.checks import cloud_init
 from harness.image.checks.question import Question, answers
+from harness.image.cloud_init import python_packages
 from harness.image.image import Image
 from harness.msp import guide, image_codes
 from harness.report import Json, Result
@@ -54,7 +55,11 @@ def provisions(image: Image) -> tuple[bool, str]:
 
 
 def _knows_agent(image: Image) -> bool:
-    """Whether this waagent is of the generation that reads Provisioning.Agent (2.2.45 on); by its package."""
+    """Whether this waagent reads Provisioning.Agent: by its source, else by its package's version (2.2.45 on)."""
+    for folder in python_packages(image, "azurelinuxagent"):
+        text = image.tree.text(f"{folder}/common/conf.py")
+        if text is not None:
+            return "Provisioning.Agent" in text
     for name in _PACKAGES:
         package = image.packages.get(name)
         if package is not None:

@@ -25,6 +25,7 @@ MODULES = f"/usr/lib/modules/{KERNEL}"
 GRUB = "/boot/grub/grub.cfg"
 PROGRAM = file(trees.elf(), 0o755)
 DATASOURCE = f"{CLOUD}/sources/DataSourceAzure.py"
+WAAGENT_CONF = "/usr/lib/python3/dist-packages/azurelinuxagent/common/conf.py"
 KEY_FOLDER = "/var/lib/azure-proxy-agent/keys"
 
 
@@ -359,6 +360,12 @@ WAAGENTS: Sequence[Break] = (
     Break("waagent.provisioning", FAIL, "MSP-P345", "Provisioning.Enabled=y", both(
         lay({"/etc/waagent.conf": "Provisioning.Enabled=y\nProvisioning.UseCloudInit=n\n"}),
         package("waagent", "2.2.40-1"))),
+    Break("waagent.provisioning", FAIL, "MSP-P345", "Provisioning.Enabled=y", lay({
+        "/etc/waagent.conf": "Provisioning.Enabled=y\n", WAAGENT_CONF:
+        "provision = conf.get_switch('Provisioning.Enabled', True)\n"})),
+    Break("waagent.provisioning", PASS, None, "Provisioning.Agent is auto", lay({
+        "/etc/waagent.conf": "Provisioning.Enabled=y\n", WAAGENT_CONF:
+        "agent = conf.get('Provisioning.Agent', 'auto')\n"})),
     Break("waagent.provisioning", FAIL, "MSP-P344", "nobody provisions", both(
         edit("/etc/waagent.conf", "Agent=auto", "Agent=disabled"), lay({CLOUD: None}), no_package("cloud-init"))),
     Break("waagent.provisioning", ERROR, None, "was not read", lay({"/etc/waagent.conf": unread()})),
