@@ -297,6 +297,9 @@ def _of_outcome(found: Prediction, by_id: Mapping[str, Result]) -> Result:
         "reasons": {name: by_id[name].summary for name in found.reasons if name in by_id},
         "missing": list(found.missing),
     }
+    if found.provisions is Provisions.YES:
+        platform = codes.all_codes()["MSP-P205"]
+        evidence["if it fails all the same"] = f"{platform.id}: {platform.title}. {platform.remedy}"
     remedies = [by_id[name].remedy for name in found.reasons if name in by_id and by_id[name].outcome in BLOCKED]
     remedy = next((text for text in remedies if text), None) or (found.code.remedy if found.code else None)
     if found.provisions is Provisions.UNKNOWN:

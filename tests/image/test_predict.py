@@ -47,8 +47,12 @@ def predicted(*changes: Change) -> tuple[Prediction, dict[str, Result]]:
 @pytest.mark.parametrize("name", trees.GOOD)
 def test_a_good_image_will_provision(name: str) -> None:
     image = trees.GOOD[name]()
-    found = predict.predict(image, list(checks.check(image)))
+    checked = list(checks.check(image))
+    found = predict.predict(image, checked)
     assert (found.row, found.provisions, found.portal_text) == (ROWS[3], Provisions.YES, "")
+    outcome = list(predict.results(image, checked))[-1]
+    assert outcome.outcome is Outcome.PASS
+    assert "MSP-P205" in str(outcome.evidence["if it fails all the same"])
 
 
 @pytest.mark.parametrize(
