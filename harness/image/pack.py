@@ -41,8 +41,6 @@ def write(directory: Path, target: BinaryIO, unseen: Unseen, *, everything: bool
             try:
                 _add(tar, path, name, status, everything)
             except OSError as error:
-                if isinstance(error, BrokenPipeError):
-                    raise
                 unseen[_shown(name)] = errno_text(error.errno or 0)
 
 
@@ -112,7 +110,10 @@ def _add_file(tar: tarfile.TarFile, path: str, member: tarfile.TarInfo, status: 
             attributes[f"SCHILY.xattr.{attribute}"] = value
         member.pax_headers = attributes
         member.size = os.fstat(descriptor).st_size
-        tar.addfile(member, _Exactly(file, member.size))
+        content = _Exactly(file, member.size)
+        tar.addfile(member, content)
+    if content.failed is not None:
+        raise content.failed
 
 
 def _add_empty(tar: tarfile.TarFile, member: tarfile.TarInfo, size: int) -> None:
@@ -129,9 +130,13 @@ class _Exactly:
 
     def __init__(self, file: BinaryIO, size: int):
         self._file, self._left = file, size
+        self.failed: OSError | None = None
 
     def read(self, size: int = -1) -> bytes:
         wanted = self._left if size < 0 else min(size, self._left)
-        data = self._file.read(wanted)
+        try:
+            data = self._file.read(wanted) if self.failed is None else b""
+        except OSError as error:  # the rest is zeros, and told as not read
+            self.failed, data = error, b""
         self._left -= wanted
         return data.ljust(wanted, b"\0")

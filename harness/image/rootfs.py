@@ -5,7 +5,8 @@ It is unpacked onto a scratch disk in the appliance, and there alone; then it is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import HarnessError
@@ -13,6 +14,7 @@ from harness.image import layers, pack, stream, system
 from harness.image.contents import contents
 from harness.image.image import Disk, Image, Package
 from harness.image.source import Source
+from harness.image.tree import Tree
 from harness.vm import scratch
 from harness.vm.appliance import SYSROOT, Appliance, quoted
 
@@ -86,8 +88,9 @@ def _of(
 ) -> Image:
     tell("reading its files")
     found = contents(appliance)
+    tree = _without(found.tree, unseen)
     unseen |= found.unseen
-    if not found.tree.is_directory("/etc") and not found.tree.is_directory("/usr"):
+    if not tree.is_directory("/etc") and not tree.is_directory("/usr"):
         happened = unseen.get("archive") or "there is no root file system in it: it has neither /etc nor /usr"
         raise HarnessError(f"read {source.path.name}", happened)
     appliance.shell(_STAND_IN)
@@ -105,4 +108,10 @@ def _of(
         unseen["system"] = "libguestfs knows no such system"
     if not packages:
         unseen["packages"] = "libguestfs finds no packages"
-    return Image(str(source.path), Disk(form, source.size), found.tree, packages, words, told, unseen)
+    return Image(str(source.path), Disk(form, source.size), tree, packages, words, told, unseen)
+
+
+def _without(tree: Tree, unseen: Mapping[str, str]) -> Tree:
+    """The tree without the contents that could not be read on this side already."""
+    found = {path: entry for path in unseen if (entry := tree.entry(path)) is not None and entry.data is not None}
+    return tree.with_entries({path: replace(entry, data=None) for path, entry in found.items()}) if found else tree

@@ -74,7 +74,7 @@ class _Sending:
         try:
             target = _Pipe(descriptor, self._ended)
             self._writer(target)  # type: ignore[arg-type]
-        except BrokenPipeError:
+        except _NobodyReads:
             pass  # tar has seen the end of the archive, or failed: it says so itself
         except OSError as error:
             happened = errno_text(error.errno or 0)
@@ -95,6 +95,10 @@ class _Sending:
         return None
 
 
+class _NobodyReads(Exception):
+    """No error of the archive's: whoever writes is to stop. No OSError, which would be told as one of the file's."""
+
+
 class _Pipe:
     """A file to write to, that gives up when nobody reads any more."""
 
@@ -105,12 +109,14 @@ class _Pipe:
         left = memoryview(data)
         while left:
             if self._ended.is_set():
-                raise BrokenPipeError(errno.EPIPE, "nobody reads")
+                raise _NobodyReads
             if select.select([], [self._descriptor], [], 0.5)[1]:
                 try:
                     left = left[os.write(self._descriptor, left) :]
                 except BlockingIOError:
                     continue
+                except BrokenPipeError:
+                    raise _NobodyReads from None
         return len(data)
 
     def flush(self) -> None:
