@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.spread import spread
-from bench.vm import Measure, rounds
-from harness.image import sample
+from bench.vm import Measure, plain, rounds
+from harness.image import checks, own_kernel, sample
 from harness.image.read import read
-from harness.vm import appliance, scratch
+from harness.report import Outcome
+from harness.vm import appliance, guest, scratch
 
 ROUNDS = int(os.environ.get("BENCH_IMAGE_ROUNDS", "5"))
 SUITE = "bookworm"
@@ -77,13 +78,13 @@ def beside(image: Path) -> Callable[[], None]:
     return run
 
 
-def tell(measures: Sequence[Measure], floor: Measure) -> None:
+def tell(measures: Sequence[Measure], floor: Measure, name: str = "guestfish") -> None:
     for measure in measures:
         times = spread(measure.seconds).median / spread(floor.seconds).median
         processor = spread(measure.processor).median / spread(floor.processor).median
         wanted = f"; at most {measure.most} wanted" if measure.most else ""
         print(
-            f"  {measure.name:<46}{spread(measure.seconds).text()} s, {times:.2f} × guestfish "
+            f"  {measure.name:<46}{spread(measure.seconds).text()} s, {times:.2f} × {name} "
             f"(processor time {processor:.2f} ×){wanted}",
             flush=True,
         )
@@ -107,4 +108,24 @@ def main() -> None:
     again, several = Measure(floor.name, floor.run), Measure(f"{SIDE_BY_SIDE} of them side by side", beside(image))
     rounds([again, several], 2)
     tell([again, several], again)
-    # The lead's: `image check --kernel` against the bare boot of that kernel.
+    own_kernel_against_its_boot(image)
+
+
+def own_kernel_against_its_boot(image: Path) -> None:
+    """What --kernel adds to a check, once the kernel is out of the image, against the plain boot of that kernel."""
+    taken: list[own_kernel.Taken] = []
+    found = read(str(image), also=lambda appliance, image: taken.append(own_kernel.take(appliance, image)))
+    kernel, results = taken[0].kernel, list(checks.check(found))
+    if kernel is None:
+        sys.exit(f"bench: the kernel of {image}: {taken[0].why_not}")
+
+    def verified() -> None:
+        failed = [one for one in own_kernel.verified(found, taken[0], results, print) if one.outcome is Outcome.ERROR]
+        if failed:
+            sys.exit(f"bench: --kernel of {image}: {failed[0].summary}")
+
+    verified()  # from here on there is a saved guest
+    floor = Measure(f"plain boot of {kernel.release}", plain(kernel, guest.get()))
+    measures = [floor, Measure("--kernel, with the image's object", verified)]
+    rounds(measures, ROUNDS)
+    tell(measures, floor, "the plain boot")
