@@ -7,7 +7,11 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -335,3 +339,45 @@ def test_layers_are_merged_with_their_whiteouts(tmp_path: Path) -> None:
     assert found.tree.is_file("/opt/kind")
     assert found.tree.text("/etc/hostname") == "upper\n"
     assert not found.tree.exists("/.msp-unpacked")
+
+
+_TOLD = """
+import json, sys
+from harness.image.read import read
+image = read(sys.argv[1])
+print(json.dumps([image.tree.text("/etc/hostname"), sorted(image.packages), image.disk.format]))
+"""
+RIGHT = ["test\n", ["cloud-init", "systemd"], "raw"]
+
+
+@pytest.fixture(scope="module")
+def readable() -> Iterator[Path]:
+    """A disk where every user gets to it."""
+    with tempfile.TemporaryDirectory(prefix="msp-harness-test-") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        raw = disk(place, tree(place / "root"))
+        raw.chmod(0o644)
+        yield raw
+
+
+def test_several_at_once(readable: Path) -> None:
+    words = [sys.executable, "-c", _TOLD, str(readable)]
+    started = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(2)]
+    assert [json.loads(each.communicate()[0]) for each in started] == [RIGHT, RIGHT]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_it_takes_no_privileges(readable: Path) -> None:
+    """As nobody, with nothing but a directory for its cache, in which its own appliance is built."""
+    before = state(readable)
+    own = readable.parent / "cache"
+    own.mkdir()
+    os.chown(own, 65534, 65534)
+    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    given = {"XDG_CACHE_HOME": str(own), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+    if run([*become, sys.executable, "-c", "import harness"], environment=given, check=False).returncode:
+        pytest.skip("nobody gets to the interpreter or the checkout")
+    done = run([*become, sys.executable, "-c", _TOLD, readable], environment=given, timeout=600)
+    assert json.loads(done.stdout) == RIGHT
+    assert state(readable) == before
