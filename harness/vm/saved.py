@@ -134,7 +134,7 @@ def damage(entry: Path) -> str:
 
 
 def make(machine: Machine, guest: Guest, accelerator: str, name: str, prepare: Callable[[Running], None]) -> Saved:
-    """Boot a guest, have it prepared, and save it under this name. Others of the same kernel and machine go.
+    """Boot a guest, have it prepared, and save it under this name. Others of its kernel and machine go when unused.
 
     prepare is given the booting guest, and raises what this raises where it does not come up.
     """
