@@ -50,7 +50,7 @@ _ROWS = (
           ("agent.order",), agent_faults.unit_after_network, agent=True),
     Break("unit-no-capabilities", "its unit takes the capabilities away that eBPF needs", ("agent.sandbox",),
           agent_faults.no_capabilities, agent=True),
-    Break("agent-crashes", "its program ends at once", ("boot.agent", "full.row"), agent_faults.crashes, "boot",
+    Break("agent-crashes", "its program ends at once", ("boot.agent-started", "full.row"), agent_faults.crashes, "boot",
           agent=True),
     Break("apparmor-obstacle", "an AppArmor profile without those capabilities", ("agent.apparmor",),
           agent_faults.apparmor, agent=True),
