@@ -23,6 +23,7 @@ Tell = Callable[[str], None]
 
 _PAUSE = 0.5  # seconds between two looks: what is seen has its own times
 _OFF_SECONDS = 90.0  # a shutdown takes 3 s emulated; a service that does not stop has 90 s of systemd's
+_OFF_PACE = 2  # times as long as it took until it asked for an address
 _DEAD_SECONDS = 2.0  # for one that never gave a sign of life
 _PRESS_AGAIN = 5.0
 _KEPT_CONSOLE = 4 << 20  # characters
@@ -67,7 +68,7 @@ def boot(
         with machine.power_on(hardware, deployment, disk, media.disk(deployment), tap, place) as plugged:
             seen = _Seen(time.time())
             stopped, limit = _watch(plugged, worker, seen, hardware.accelerator, seconds, tell)
-            off = _switch_off(plugged, _OFF_SECONDS if seen.leases else _DEAD_SECONDS)
+            off = _switch_off(plugged, _off_seconds(seen))
             seen.take(worker, Platform(worker))
             return Observation(
                 seen.began,
@@ -124,6 +125,12 @@ def _settled(now: Observation, elapsed: float) -> bool:
     last = now.reports[-1]
     quiet = elapsed - max(last.at, now.latched_at or 0)
     return quiet > (2 * _PAUSE if last.report.ready and now.latched_at is not None else limits.SETTLE)
+
+
+def _off_seconds(seen: _Seen) -> float:
+    """How long it may take to go off: by its own pace, since its start has to end before it does."""
+    leased = next((row.at for row in seen.leases), None)
+    return _DEAD_SECONDS if leased is None else max(_OFF_SECONDS, _OFF_PACE * leased)
 
 
 def _switch_off(plugged: Plugged, seconds: float) -> bool:
