@@ -50,6 +50,9 @@ class How:
 def once(disk: Path, format: str, how: How, tell: Tell = lambda line: None, *, look_inside: bool = True) -> Boot:
     """Boot a disk image once, and read what it left. Raises HarnessError where that cannot be begun."""
     began = time.monotonic()
+    if os.geteuid() != 0:
+        happened = "this is not root: it takes a network namespace and a tap device of its own"
+        raise HarnessError(f"boot {disk.name}", happened, "run it as root")
     how = replace(how, hardware=replace(how.hardware, accelerator=accelerator()))
     with scratch.directory("azure") as place:
         overlay = machine.overlay(disk, format, place)

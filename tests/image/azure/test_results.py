@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import pytest
 
-from harness.image.azure import boot_results, full_results
+from harness.image import azure
+from harness.image.azure import boot_results, check, full_results
 from harness.image.azure.check import Boot
 from harness.image.azure.health import HealthReport
 from harness.image.azure.inside import Inside
+from harness.image.image import Disk, Image
+from harness.image.tree import Tree
 from harness.report import Outcome, Result
 from harness.report.model import Json
 from tests.image.azure.boots import NOT_FOUND, READY, UNHEALTHY, booted, observation
@@ -140,3 +144,39 @@ def test_order_is_told_in_every_case() -> None:
     assert "neither" in full_results.order(booted(observation()))
     late = booted(observation(HealthReport("NotReady", description="x"), latched=5.0))
     assert "ready was never reported" in full_results.order(late)
+
+
+def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    image = Image("disk.raw", Disk("raw"), Tree({}))
+    (result,) = azure.boot("disk.raw", image)
+    assert (result.id, result.outcome) == ("boot.started", ERROR)
+    assert result.remedy == "run it as root"
+
+
+def test_what_is_no_disk_is_left_out() -> None:
+    (result,) = azure.boot("root.tar", Image("root.tar", Disk("tar"), Tree({})))
+    assert result.outcome is SKIP
+    assert "no disk" in result.summary
+
+
+def test_further_boots_give_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    boots = iter([GOOD, WON, LOST])
+    hows: list[check.How] = []
+
+    def once(disk: object, format: str, how: check.How, tell: object, **more: object) -> Boot:
+        hows.append(how)
+        return next(boots)
+
+    monkeypatch.setattr(check, "once", once)
+    image = Image("disk.raw", Disk("raw", firmware="uefi"), Tree({}))
+    results = {result.id: result for result in azure.boot("disk.raw", image, repeat=3, seconds=7)}
+    assert results["full.rate"].observed["percent"] == 33
+    assert {(how.hardware.firmware, how.seconds) for how in hows} == {("uefi", 7)}
+
+
+def test_only_a_full_run_tells_what_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "once", lambda *arguments: GOOD)
+    image = Image("disk.raw", Disk("raw"), Tree({}))
+    assert {result.group for result in azure.boot("disk.raw", image, provision=False)} == {"boot"}
+    assert {result.group for result in azure.boot("disk.raw", image)} == {"boot", "full"}
