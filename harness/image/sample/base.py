@@ -130,6 +130,8 @@ def _make(suite: Suite, place: Path, tell: Callable[[str], None]) -> None:
         raise HarnessError(f"make a sample of {suite.name}", happened, packages.install_hint([packages.MMDEBSTRAP]))
     kernel = suites.get(suites.Suite(suite.name), refresh=True, tell=tell).origin.split()[1]
     root, sources, before = place / "root", place / "sources.list", place / "before"
+    scratch = place / "scratch"  # its own, which a kill would leave in /tmp
+    scratch.mkdir()
     sources.write_text("".join(f"{source.line()}\n" for source in apt.sources_of(suite.name)))
     write(before, _BEFORE)
     run(
@@ -146,13 +148,14 @@ def _make(suite: Suite, place: Path, tell: Callable[[str], None]) -> None:
             suite.name, root, sources,
         ],
         timeout=_MAKE_SECONDS,
+        environment={**os.environ, "TMPDIR": str(scratch)},
     )  # fmt: skip
     _finish(root, suite)
     run(
         ["tar", "-C", root, "--numeric-owner", "--xattrs", "--xattrs-include=*", "-cf", place / "root.tar", "."],
         timeout=600,
     )
-    for path in (root, before):
+    for path in (root, before, scratch):
         shutil.rmtree(path)
     sources.unlink()
 
