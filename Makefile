@@ -63,3 +63,4 @@ fuzz: install-dev
 	@$(BIN)/python -m tests.fuzz.fuzz_explain $(SECONDS)
 	@$(BIN)/python -m tests.fuzz.fuzz_object $(SECONDS)
 	@$(BIN)/python -m tests.fuzz.fuzz_readers $(SECONDS)
+	@$(BIN)/python -m tests.fuzz.fuzz_image $(SECONDS)
