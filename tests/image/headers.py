@@ -27,6 +27,15 @@ def made(place: Path, form: str, *options: str, size: int = 9 * MIB) -> Path:
     return image
 
 
+def encrypted(place: Path) -> Path:
+    """A qcow2 image whose header says that it is encrypted by LUKS (its making fails on a busy machine now and then)."""
+    image = made(place, "qcow2")
+    with image.open("r+b") as file:
+        file.seek(32)
+        file.write(struct.pack(">I", 2))
+    return image
+
+
 def reader(data: bytes) -> partitions.Read:
     return lambda offset, length: data[offset : offset + length]
 

@@ -22,7 +22,7 @@ from harness.image.image import Image, Package
 from harness.image.read import read
 from harness.image.tree import Kind
 from harness.vm.appliance import Appliance
-from tests.image.headers import MIB, needs_qemu_img
+from tests.image.headers import MIB, encrypted, needs_qemu_img
 from tests.image.systems import CAPABILITY, FILES, damage, disk, needs_guestfish, state, tree
 
 pytestmark = [
@@ -236,9 +236,7 @@ def test_a_disk_without_a_system_that_was_cut_off(tmp_path: Path) -> None:
 
 
 def test_an_encrypted_image_is_told_at_once(tmp_path: Path) -> None:
-    image = tmp_path / "luks.qcow2"
-    options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"
-    run(["qemu-img", "create", "-q", "--object", "secret,id=key,data=x", "-f", "qcow2", "-o", options, image, "4M"])
+    image = encrypted(tmp_path)
     found = read(str(image))
     assert found.disk.encrypted == ("the image",)
     assert "no key is asked for" in found.unseen["/"]

@@ -14,7 +14,7 @@ import pytest
 from harness.command import run
 from harness.errors import HarnessError
 from harness.image.source import identify
-from tests.image.headers import LINUX, MIB, gpt, made, mbr, needs_qemu_img, vhd_footer
+from tests.image.headers import LINUX, MIB, encrypted, gpt, made, mbr, needs_qemu_img, vhd_footer
 
 SIZE = 9 * MIB
 
@@ -183,11 +183,7 @@ class TestBackingFiles:
             identify(str(image), allow_backing=True)
 
     def test_encryption_is_told(self, tmp_path: Path) -> None:
-        image = tmp_path / "luks.qcow2"
-        secret = ["--object", "secret,id=key,data=x"]
-        options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"
-        run(["qemu-img", "create", "-q", *secret, "-f", "qcow2", "-o", options, image, "4M"])
-        assert identify(str(image)).encryption == "LUKS"
+        assert identify(str(encrypted(tmp_path))).encryption == "LUKS"
 
 
 def test_a_link_to_an_image_is_that_image(tmp_path: Path) -> None:
