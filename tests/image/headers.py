@@ -28,7 +28,7 @@ def made(place: Path, form: str, *options: str, size: int = 9 * MIB) -> Path:
 
 
 def encrypted(place: Path) -> Path:
-    """A qcow2 image whose header says that it is encrypted by LUKS (its making fails on a busy machine now and then)."""
+    """A qcow2 image whose header says that it is encrypted: making a real one fails now and then."""
     image = made(place, "qcow2")
     with image.open("r+b") as file:
         file.seek(32)
