@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ _LONGEST = 240  # characters of a row
 _CLOUD_INIT = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) - (\S+?)\[(\w+)\]: (.*)$", re.MULTILINE)
 _AGENT = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z? \[(\w+)\] (.*)$", re.MULTILINE)
 _SENDING = "Sending health report to Azure fabric"
+
+_ASKS = {"status": "asks for its key's status", "acquire": "asks for a key", "attest": "attests its key"}
 
 # What of cloud-init's log is told; the rest is its own affair.
 _TOLD = (
@@ -84,19 +87,10 @@ def clock(seen: Observation, inside: Inside) -> float | None:
 
 
 def of_platform(seen: Observation) -> Iterator[Row]:
-    """What the platform saw; the polling of a status only where its answer is another than the last."""
+    """What the platform saw; a question that is put again and again, with the same answer, is one row."""
     for lease in seen.leases:
         yield Row(lease.at, "platform", "guest", f"DHCP {lease.what}")
-    last = ""
-    for event in seen.events:
-        if event.what not in ("status", "acquire", "attest"):
-            continue
-        did = {"status": "asks for its key's status", "acquire": "asks for a key", "attest": "attests its key"}
-        text = f"{did[event.what]}: {event.status}"
-        if text != last:
-            latched = event.what == "attest" and event.status == 200
-            yield Row(event.at - seen.began, "platform", "agent", text + ", the key is latched" * latched)
-        last = text
+    yield from _of_agent(seen)
     for row in seen.asked:
         if not row.provisioner:
             continue
@@ -108,6 +102,19 @@ def of_platform(seen: Observation) -> Iterator[Row]:
     for report in seen.reports:
         said = report.report.state + (f": {report.report.reason}" if report.report.reason else "")
         yield Row(report.at, "platform", "cloud-init", f"reports {said}"[:_LONGEST])
+
+
+def _of_agent(seen: Observation) -> Iterator[Row]:
+    first: dict[str, float] = {}
+    times: Counter[str] = Counter()
+    for event in seen.events:
+        if event.what in _ASKS:
+            latched = event.what == "attest" and event.status == 200
+            text = f"{_ASKS[event.what]}: {event.status}" + ", the key is latched" * latched
+            first.setdefault(text, event.at - seen.began)
+            times[text] += 1
+    for text, at in first.items():
+        yield Row(at, "platform", "agent", text + (f" ({times[text]} times in all)" if times[text] > 1 else ""))
 
 
 def entries(log: str) -> Iterator[tuple[float, str, str]]:
