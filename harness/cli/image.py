@@ -73,7 +73,10 @@ def _add_build(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--format",
         default="",
         metavar="NAME",
-        help="qcow2 (default), raw, vhd-fixed, vhd-dynamic, vhdx, tar, directory",
+        help="raw, vhd-fixed, vhd-dynamic, vhdx, tar, directory (default: by OUTPUT)",
+    )
+    build.add_argument(
+        "--provision", type=float, default=120.0, metavar="SECONDS", help="until the reference agent gives up (120)"
     )
     build.add_argument("--generation", type=int, choices=(1, 2), default=1, help="1: BIOS (default), 2: UEFI")
     build.add_argument("-v", "--verbose", action="store_true", help=argparse.SUPPRESS)

@@ -9,11 +9,12 @@ import pytest
 
 from harness import cli
 from harness.errors import HarnessError
-from harness.image import azure, check, checks, own_kernel, predict, said
+from harness.image import azure, check, checks, own_kernel, predict, said, sample
 from harness.image.check import Depth, Options
 from harness.image.image import Image
 from harness.image.own_kernel import Taken
 from harness.image.predict import Provisions
+from harness.image.sample import breaks
 from harness.report import Outcome, Report, Result
 from harness.report import json as report_json
 from harness.vm.job import Job
@@ -219,3 +220,34 @@ def test_wrong_usage(words: list[str], images: list[str]) -> None:
 def test_the_verdict_is_the_prediction() -> None:
     report = check.check("good", Options()).report
     assert "until the agent is healthy" in check.verdict(report)
+
+
+def test_a_sample_is_built_as_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[sample.Sample] = []
+
+    def build(spec: sample.Sample, target: Path, tell: object) -> Path:
+        asked.append(spec)
+        return target
+
+    monkeypatch.setattr(sample, "build", build)
+    words = [
+        "--suite",
+        "trixie",
+        "--agent",
+        "reference",
+        "--break",
+        "no-object",
+        "--generation",
+        "2",
+        "--provision",
+        "9",
+    ]
+    assert cli.main(["image", "build-sample", *words, str(tmp_path / "x.qcow2")]) == 0
+    assert asked == [sample.Sample("trixie", "reference", ("no-object",), "", 2, 9.0)]
+    assert cli.main(["image", "build-sample"]) == 2
+
+
+def test_the_faults_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["image", "build-sample", "--list-breaks"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in breaks.BREAKS)
