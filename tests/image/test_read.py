@@ -25,11 +25,7 @@ from harness.vm.appliance import Appliance
 from tests.image.headers import MIB, encrypted, needs_qemu_img
 from tests.image.systems import CAPABILITY, FILES, damage, disk, needs_guestfish, state, tree
 
-pytestmark = [
-    needs_guestfish,
-    needs_qemu_img,
-    pytest.mark.slow(reason="libguestfs' appliance takes 20 to 60 s under TCG"),
-]
+pytestmark = [needs_guestfish, needs_qemu_img]
 
 PACKAGES = {
     "cloud-init": Package("cloud-init", "22.4.2-1+deb12u2"),
