@@ -42,9 +42,9 @@ def test_a_system_is_found_by_id_and_then_by_what_it_is_like(system: str, tmp_pa
 
 @pytest.mark.parametrize("row", packages.DISTRIBUTIONS, ids=lambda row: row.name)
 def test_each_row_names_a_package_for_each_need(row: packages.Distribution) -> None:
-    with_apt = (packages.BROWSER_NEEDS, packages.VM_NEEDS, packages.KERNEL_NEEDS, packages.BUILD_NEEDS)
-    with_apt += (packages.SAMPLE_NEEDS,)
-    vm_needs = tuple(need for needs in (*with_apt, packages.VAGRANT_NEEDS) for need in needs)
+    with_apt: list[tuple[str, ...]] = [packages.BROWSER_NEEDS, packages.VM_NEEDS, packages.KERNEL_NEEDS]
+    with_apt += [packages.BUILD_NEEDS, packages.SAMPLE_NEEDS, packages.VAGRANT_NEEDS]
+    vm_needs = tuple(need for needs in with_apt for need in needs)
     assert set(row.packages) == {*packages.ALL_NEEDS, *packages.TEST_NEEDS, *(vm_needs if row.automatic else ())}
     assert set(packages.WHAT) == {*packages.ALL_NEEDS, *packages.TEST_NEEDS, *vm_needs}
     for need in row.packages:
