@@ -41,7 +41,7 @@ _ROWS = (
     Break("no-object", "its eBPF object is not there", ("agent.object",), agent_faults.no_object, agent=True),
     Break("object-truncated", "its eBPF object ends in the middle", ("agent.object",), agent_faults.object_truncated,
           agent=True),
-    Break("object-refused", "the verifier refuses its connect4: eBPF set-up fails", ("load.connect4",),
+    Break("object-refused", "the verifier refuses its connect4: eBPF set-up fails", ("own-kernel.load.connect4",),
           agent_faults.object_refused, "kernel", agent=True),
     Break("bad-config", "its configuration ends in the middle", ("agent.config",), agent_faults.bad_config, agent=True),
     Break("unit-disabled", "its unit is not enabled", ("agent.enabled",), agent_faults.unit_disabled, agent=True),
