@@ -79,7 +79,8 @@ def check(source: str, options: Options, tell: Tell = lambda line: None) -> Chec
     try:
         image = read(source, allow_backing=options.allow_backing, root=options.root, tell=tell, also=also)
     except HarnessError as error:
-        result = _not_read(f"could not find out: {error}", error.remedy, said=error.detail.splitlines()[-20:])
+        summary = f"could not find out: cannot {error.attempted}: {error.happened}"
+        result = _not_read(summary, error.remedy, said=error.detail.splitlines()[-20:])
         report = replace(recording.report([result]), kernel="unknown", distribution="unknown")
         return Checked(report, {})
     results = list(checks.check(image))
