@@ -123,7 +123,7 @@ def _published(options: argparse.Namespace, report: Report, gate: Result) -> int
 
     screen = console.console(stream(options))
     for line in timeline(report):
-        screen.print(line)
+        screen.print(line, soft_wrap=True)
     status = publish(options, report, verdict(report), screen)
     if status == EXIT_CANNOT_RUN:
         return status

@@ -145,7 +145,10 @@ def timeline(report: Report) -> list[str]:
     """What happened in the boot of --full, the agent's side and provisioning's, a line each; empty without one."""
     found = next((result for result in report.results if result.id == "full.timeline"), None)
     lines = found.observed.get("lines") if found else None
-    return [visible(str(line)) for line in lines] if isinstance(lines, list) else []
+    if not isinstance(lines, list):
+        return []
+    heading = "seconds from power on; platform: as it saw it; guest: from the logs that the image left"
+    return [heading, *(visible(str(line)) for line in lines), ""]
 
 
 def verdict(report: Report) -> str:
