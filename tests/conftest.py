@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ SLOW = pytest.StashKey[dict[str, str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SLOW] = {}
+    # Behind nohup(1) or a shell's `&` they are ignored, and what tests start and interrupt would be deaf to it.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
