@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import atheris
 
@@ -19,6 +18,7 @@ with atheris.instrument_imports(include=["harness.image"]):
     from harness.errors import HarnessError
     from harness.image import contents, listing, partitions, qcow2, source, system, vhd, vhdx
 
+from tests.fuzz.fuzzing import fuzz
 from tests.image.headers import LINUX, gpt, mbr, vhd_footer
 
 SLOWEST = 4.0  # seconds for the largest input, a hundred times what it should take
@@ -79,16 +79,7 @@ def seeds() -> Sequence[bytes]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    seconds = int(float(arguments[0])) if arguments else 120
-    with tempfile.TemporaryDirectory() as folder:
-        for number, seed in enumerate(seeds()):
-            Path(folder, str(number)).write_bytes(seed)
-        options = [f"-max_total_time={seconds}", "-max_len=262144", "-timeout=60", "-rss_limit_mb=2048", "-verbosity=0",
-                   "-print_final_stats=1", f"-artifact_prefix={folder}/"]  # fmt: skip
-        if len(arguments) > 1:  # the same inputs each time
-            options += [f"-runs={int(arguments[1])}", "-seed=1"]
-        atheris.Setup([sys.argv[0], *options, folder], target)
-        atheris.Fuzz()
+    fuzz(arguments, target, seeds(), longest=262144, seconds=120)
 
 
 if __name__ == "__main__":

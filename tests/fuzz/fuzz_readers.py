@@ -14,7 +14,6 @@ import gzip
 import io
 import lzma
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ with atheris.instrument_imports(include=["harness.diagnose", "harness.msp"]):
     from harness.diagnose.limits import Limits
     from harness.diagnose.readers.table import READERS
 
+from tests.fuzz.fuzzing import fuzz
 from tests.unit.diagnose.bundles import assert_safe
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -87,16 +87,7 @@ def seeds() -> Sequence[bytes]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    seconds = int(float(arguments[0])) if arguments else 300
-    with tempfile.TemporaryDirectory() as folder:
-        for number, seed in enumerate(seeds()):
-            Path(folder, str(number)).write_bytes(seed)
-        options = [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=60", "-rss_limit_mb=2048", "-verbosity=0",
-                   "-print_final_stats=1", f"-artifact_prefix={folder}/"]  # fmt: skip
-        if len(arguments) > 1:  # the same inputs each time
-            options += [f"-runs={int(arguments[1])}", "-seed=1"]
-        atheris.Setup([sys.argv[0], *options, folder], target)
-        atheris.Fuzz()
+    fuzz(arguments, target, seeds(), longest=65536, seconds=300)
 
 
 if __name__ == "__main__":
