@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from harness.errors import HarnessError
+from harness.image import stream
 from harness.vm import archives
 from harness.vm.appliance import SYSROOT, Appliance
 
@@ -33,7 +34,11 @@ for layer in {layers}; do
     425a68*) unpack='bzip2 -dc' ;; *) unpack=cat ;;
   esac
   $unpack <"$layer" 2>/tmp/packer | head -c {largest} >{root}/.msp-layer
-  [ -s /tmp/packer ] && {{ echo "damaged $layer: $(head -c 300 /tmp/packer)"; }}
+  trouble="$(head -c 300 /tmp/packer | tr '\\n' ' ')"
+  [ "$(stat -c %s {root}/.msp-layer)" -lt {largest} ] || trouble='it is too large'
+  end="$(tail -c {block} {root}/.msp-layer | tr -d '\\0' | wc -c)"
+  [ -n "$trouble" ] || {{ [ "$end" -eq 0 ] && [ -s {root}/.msp-layer ]; }} || trouble='{cut_off}'
+  [ -z "$trouble" ] || {{ echo "damaged $layer: $trouble"; exit; }}
   tar --quoting-style=literal -tf {root}/.msp-layer 2>/dev/null | grep -E '(^|/)\\.wh\\.' | while read -r name; do
     case "/$name/" in */../*) continue ;; esac
     place="./$(dirname "$name")" base="$(basename "$name")"
@@ -43,8 +48,11 @@ for layer in {layers}; do
       rm -rf "$place/${{base#.wh.}}"
     fi
   done
-  tar -xpf {root}/.msp-layer --numeric-owner --xattrs --xattrs-include='*' --exclude='.wh.*' 2>/tmp/packer ||
-    echo "tar $layer: $(head -c 300 /tmp/packer)"
+  tar -xpf {root}/.msp-layer --numeric-owner --xattrs --xattrs-include='*' --exclude='.wh.*' 2>/tmp/packer || {{
+    said="$(head -c 300 /tmp/packer | tr '\\n' ' ')"
+    grep -qE '{gave_up}' /tmp/packer && {{ echo "damaged $layer: $said"; exit; }}
+    echo "tar $layer: $said"
+  }}
   rm -f {root}/.msp-layer
 done
 """
@@ -58,22 +66,33 @@ def is_image(names: Sequence[str]) -> bool:
 def merge(appliance: Appliance, place: str) -> list[str]:
     """Merge the layers of the image in a directory of the mounted disk into the disk's root; complaints, if any.
 
-    Raises HarnessError where the image's own documents are damaged, or a layer is missing.
+    Raises HarnessError where the image's own documents are damaged, or a layer is missing, cut off or damaged.
     """
     found = _oci(appliance, place) if _content(appliance, f"{place}/index.json") else _saved(appliance, place)
     if not 0 < len(found) <= _LAYERS:
         raise _damaged(f"it has {len(found)} layers")
     layers = " ".join(shlex.quote(f"{SYSROOT}/{place}/{layer}") for layer in found)
-    script = _MERGE.format(root=SYSROOT, layers=layers, largest=archives.LARGEST)
+    script = _MERGE.format(
+        root=SYSROOT,
+        layers=layers,
+        largest=archives.LARGEST,
+        block=stream.BLOCK,
+        cut_off=stream.CUT_OFF,
+        gave_up=stream.GAVE_UP.pattern,
+    )
     said = [line.replace(f"{SYSROOT}/{place}/", "") for line in appliance.shell(script, _SECONDS).splitlines() if line]
-    missing = next((line for line in said if line.startswith("missing ")), "")
-    if missing:
-        raise _damaged(f"the layer {missing.removeprefix('missing ')} is missing")
+    for line in said:
+        word, _, rest = line.partition(" ")
+        if word == "missing":
+            raise _damaged(f"the layer {rest} is missing")
+        if word == "damaged":
+            layer, _, trouble = rest.partition(": ")
+            raise _damaged(f"the layer {layer} is damaged: {trouble}")
     return said
 
 
 def _damaged(happened: str) -> HarnessError:
-    return HarnessError("read a container's image", happened)
+    return HarnessError("read a container's image", happened, "pull or save it again")
 
 
 def _content(appliance: Appliance, path: str) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +19,15 @@ _SECONDS = 900  # to unpack archives.LARGEST bytes under TCG
 _WAIT = 0.02  # seconds between two looks whether the pipe has a reader
 _PIECE = 1 << 20
 
+BLOCK = 512
+"""Bytes of a block of tar."""
+
+GAVE_UP = re.compile("not recoverable|Skipping to next header")
+"""tar(1)'s words where it left out some of an archive; an extended expression for grep(1), too."""
+
+CUT_OFF = "it is cut off: a tar ends with blocks of zeros"
+WHOLE = "copy it again, whole; where its maker leaves the end out, pack it again with tar(1)"
+
 Writer = Callable[[BinaryIO], None]
 """Writes an archive to a stream."""
 
@@ -26,7 +35,7 @@ Writer = Callable[[BinaryIO], None]
 def unpack(appliance: Appliance, work: Path, writer: Writer, directory: str) -> str:
     """Unpack what the writer writes into a directory of the mounted disk; what tar complained of, or nothing.
 
-    work is a directory of this run's own. Raises what the writer raises.
+    work is a directory of this run's own. Raises what the writer raises, and HarnessError where tar gave up half way.
     """
     pipe = work / "stream"
     os.mkfifo(pipe, 0o600)
@@ -40,15 +49,26 @@ def unpack(appliance: Appliance, work: Path, writer: Writer, directory: str) -> 
         pipe.unlink()
     if sending.failed is not None:
         raise sending.failed
-    return appliance.said() if complained else ""
+    said = appliance.said() if complained else ""
+    if GAVE_UP.search(said):
+        raise HarnessError("unpack the archive", said, WHOLE)
+    return said
 
 
 def copying(path: Path) -> Writer:
-    """The writer of an archive that lies in a file, packed or not."""
+    """The writer of an archive that lies in a file, packed or not. It raises HarnessError for one without its end.
+
+    tar(1) takes an archive that was cut off between two members for a whole one.
+    """
 
     def write(target: BinaryIO) -> None:
+        end = b""
         with archives.unpacked(path) as file:
-            shutil.copyfileobj(file, target, _PIECE)
+            while piece := file.read(_PIECE):
+                target.write(piece)
+                end = (end + piece)[-BLOCK:]
+        if end != bytes(BLOCK):
+            raise HarnessError(f"read {path.name}", CUT_OFF, WHOLE)
 
     return write
 

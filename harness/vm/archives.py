@@ -13,7 +13,7 @@ import io
 import lzma
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,25 +145,47 @@ class _Part(io.RawIOBase):
         return len(data)
 
 
-class _Unpacking(io.RawIOBase):
-    """What a decompressor of lzma or bz2 makes of a file, with no more memory than it was given."""
+_Unpacker = lzma.LZMADecompressor | bz2.BZ2Decompressor
 
-    def __init__(self, file: BinaryIO, unpacker: lzma.LZMADecompressor | bz2.BZ2Decompressor):
-        self._file, self._unpacker = file, unpacker
+
+class _Unpacking(io.RawIOBase):
+    """What a decompressor of lzma or bz2 makes of a file, with no more memory than it was given.
+
+    Packers that use several cores (pbzip2, pixz) write one stream after the other. What follows and is none is ignored.
+    """
+
+    def __init__(self, file: BinaryIO, make: Callable[[], _Unpacker], magic: bytes):
+        self._file, self._make, self._magic = file, make, magic
+        self._unpacker, self._packed = make(), b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._unpacker.eof:
-            packed = self._file.read(_PIECE) if self._unpacker.needs_input else b""
-            if self._unpacker.needs_input and not packed:
-                raise Damaged("it ends too early")
+        while not self._unpacker.eof or self._next():
+            packed = b""
+            if self._unpacker.needs_input:
+                packed, self._packed = self._packed or self._file.read(_PIECE), b""
+                if not packed:
+                    raise Damaged("it ends too early")
             data = self._unpacker.decompress(packed, len(buffer))
             if data:
                 buffer[: len(data)] = data
                 return len(data)
         return 0
+
+    def _next(self) -> bool:
+        """Whether there is another stream, behind xz's padding of zeros."""
+        left = self._unpacker.unused_data.lstrip(b"\0")
+        while len(left) < len(self._magic):
+            more = self._file.read(_PIECE)
+            if not more:
+                return False
+            left = (left + more).lstrip(b"\0")
+        if not left.startswith(self._magic):
+            return False
+        self._unpacker, self._packed = self._make(), left
+        return True
 
 
 class _Limited(io.RawIOBase):
@@ -194,9 +216,9 @@ def _unpacking(file: io.RawIOBase | BinaryIO, suffix: str) -> BinaryIO:
     if suffix == ".gz":
         return gzip.GzipFile(fileobj=buffered)  # type: ignore[return-value]
     if suffix == ".xz":
-        return _Unpacking(buffered, lzma.LZMADecompressor(memlimit=_MEMORY))  # type: ignore[return-value]
+        return _Unpacking(buffered, lambda: lzma.LZMADecompressor(memlimit=_MEMORY), _XZ)  # type: ignore[return-value]
     if suffix == ".bz2":
-        return _Unpacking(buffered, bz2.BZ2Decompressor())  # type: ignore[return-value]
+        return _Unpacking(buffered, bz2.BZ2Decompressor, _BZIP2)  # type: ignore[return-value]
     if suffix == ".zst":
         import zstandard
 
@@ -225,7 +247,8 @@ class _Zstd(io.RawIOBase):
         return len(data)
 
 
-_MAGICS = ((b"\x1f\x8b", ".gz"), (b"\xfd7zXZ\0", ".xz"), (b"BZh", ".bz2"), (b"\x28\xb5\x2f\xfd", ".zst"))
+_XZ, _BZIP2 = b"\xfd7zXZ\0", b"BZh"
+_MAGICS = ((b"\x1f\x8b", ".gz"), (_XZ, ".xz"), (_BZIP2, ".bz2"), (b"\x28\xb5\x2f\xfd", ".zst"))
 
 
 def _tar(raw: io.RawIOBase) -> Iterator[File]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import socket
+import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import pytest
+import zstandard
 
 from harness.errors import HarnessError
 from harness.image import pack, stream
@@ -43,10 +48,33 @@ def sent(stub: Stub, place: Path, writer: Callable[[BinaryIO], None]) -> bytes:
     return stub.got
 
 
-def test_all_of_an_archive_arrives(tmp_path: Path) -> None:
-    content = os.urandom(3 << 20)
-    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(content, 1))
-    assert sent(Stub(), tmp_path, stream.copying(tmp_path / "a.tar.gz")) == content
+PACKERS: Mapping[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+END = bytes(stream.BLOCK)
+every_packer = pytest.mark.parametrize("packer", PACKERS)
+
+
+@every_packer
+def test_all_of_an_archive_arrives(packer: str, tmp_path: Path) -> None:
+    content = os.urandom(3 << 20) + END
+    (tmp_path / "a.tar").write_bytes(PACKERS[packer](content))
+    assert sent(Stub(), tmp_path, stream.copying(tmp_path / "a.tar")) == content
+
+
+@every_packer
+@pytest.mark.parametrize("padding", [0, 4, 3 << 20])
+def test_packers_that_write_several_streams(packer: str, padding: int, tmp_path: Path) -> None:
+    """As pbzip2 and pixz do; xz pads with zeros between them."""
+    content = os.urandom(1 << 20) + END
+    between = bytes(padding) if packer in (".xz", ".bz2") else b""
+    parts = (content[:1000], content[1000:1000], content[1000:])
+    (tmp_path / "a.tar").write_bytes(between.join(PACKERS[packer](part) for part in parts))
+    assert sent(Stub(), tmp_path, stream.copying(tmp_path / "a.tar")) == content
 
 
 @pytest.mark.parametrize("most", [0, 100])
@@ -55,10 +83,51 @@ def test_who_does_not_read_on_is_not_waited_for(tmp_path: Path, most: int) -> No
     assert sent(Stub(most), tmp_path, stream.copying(tmp_path / "a.tar")) == bytes(most)
 
 
-def test_a_damaged_archive_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(os.urandom(1 << 20))[:-10000])
-    with pytest.raises(HarnessError, match="damaged"):
-        sent(Stub(), tmp_path, stream.copying(tmp_path / "a.tar.gz"))
+@every_packer
+@pytest.mark.parametrize("left", [1, 8, 100, 500_000, -20_000, -1024])
+def test_an_archive_that_is_cut_off_is_an_error(packer: str, left: int, tmp_path: Path) -> None:
+    whole = PACKERS[packer](os.urandom(1 << 20) + END)
+    (tmp_path / "a.tar").write_bytes(whole[:left])
+    with pytest.raises(HarnessError, match=r"cut off|damaged|too early"):
+        sent(Stub(), tmp_path, stream.copying(tmp_path / "a.tar"))
+
+
+def test_an_archive_without_its_end_is_an_error_for_tar_says_nothing(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as tar:
+        for number in range(3):
+            tar.add(__file__, arcname=f"{number}")
+        end = tar.offset
+    os.truncate(archive, end)
+    assert subprocess.run(["tar", "-tf", archive], capture_output=True).returncode == 0
+    with pytest.raises(HarnessError, match="cut off"):
+        sent(Stub(), tmp_path, stream.copying(archive))
+
+
+@pytest.mark.parametrize(
+    ("said", "is_error"),
+    [
+        ("tar: Unexpected EOF in archive tar: Error is not recoverable: exiting now", True),
+        ("tar: Skipping to next header tar: Exiting with failure status due to previous errors", True),
+        ("tar: dev/null: Cannot mknod: Operation not permitted", False),
+    ],
+)
+def test_what_tar_left_out_is_an_error(said: str, is_error: bool, tmp_path: Path) -> None:
+    class Complaining(Stub):
+        def complaints(self) -> int:
+            return len(self.got)
+
+        def said(self) -> str:
+            return said
+
+    (tmp_path / "a.tar").write_bytes(END)
+    unpack = partial(stream.unpack, cast(Appliance, Complaining()), tmp_path, stream.copying(tmp_path / "a.tar"), "/")
+    if not is_error:
+        assert unpack() == said
+        return
+    with pytest.raises(HarnessError, match="tar: ") as caught:
+        unpack()
+    assert caught.value.remedy
 
 
 def test_an_archive_that_does_not_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
