@@ -17,6 +17,7 @@ from harness.image import stream
 from harness.vm import archives
 from harness.vm.appliance import SYSROOT, Appliance
 
+_ATTEMPTED = "read a container's image"
 _DOCUMENT = 4 << 20  # bytes of a JSON document
 _LAYERS = 128  # Docker's limit is 127
 _NESTED = 4  # indexes in indexes
@@ -34,8 +35,8 @@ for layer in {layers}; do
     425a68*) unpack='bzip2 -dc' ;; *) unpack=cat ;;
   esac
   $unpack <"$layer" 2>/tmp/packer | head -c {largest} >{root}/.msp-layer
-  trouble="$(head -c 300 /tmp/packer | tr '\\n' ' ')"
-  [ "$(stat -c %s {root}/.msp-layer)" -lt {largest} ] || trouble='it is too large'
+  trouble="$(head -c 300 /tmp/packer | tr -s '[:space:]' ' ')"
+  [ "$(stat -c %s {root}/.msp-layer)" -lt {largest} ] || {{ echo "large $layer"; exit; }}
   end="$(tail -c {block} {root}/.msp-layer | tr -d '\\0' | wc -c)"
   [ -n "$trouble" ] || {{ [ "$end" -eq 0 ] && [ -s {root}/.msp-layer ]; }} || trouble='{cut_off}'
   [ -z "$trouble" ] || {{ echo "damaged $layer: $trouble"; exit; }}
@@ -49,7 +50,7 @@ for layer in {layers}; do
     fi
   done
   tar -xpf {root}/.msp-layer --numeric-owner --xattrs --xattrs-include='*' --exclude='.wh.*' 2>/tmp/packer || {{
-    said="$(head -c 300 /tmp/packer | tr '\\n' ' ')"
+    said="$(head -c 300 /tmp/packer | tr -s '[:space:]' ' ')"
     grep -qE '{gave_up}' /tmp/packer && {{ echo "damaged $layer: $said"; exit; }}
     echo "tar $layer: $said"
   }}
@@ -85,6 +86,9 @@ def merge(appliance: Appliance, place: str) -> list[str]:
         word, _, rest = line.partition(" ")
         if word == "missing":
             raise _damaged(f"the layer {rest} is missing")
+        if word == "large":
+            happened = f"the layer {rest} unpacks to more than {archives.LARGEST >> 30} GiB"
+            raise HarnessError(_ATTEMPTED, happened, "give the disk image that is made of it")
         if word == "damaged":
             layer, _, trouble = rest.partition(": ")
             raise _damaged(f"the layer {layer} is damaged: {trouble}")
@@ -92,7 +96,7 @@ def merge(appliance: Appliance, place: str) -> list[str]:
 
 
 def _damaged(happened: str) -> HarnessError:
-    return HarnessError("read a container's image", happened, "pull or save it again")
+    return HarnessError(_ATTEMPTED, happened, "pull or save it again")
 
 
 def _content(appliance: Appliance, path: str) -> bytes:

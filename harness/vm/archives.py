@@ -53,8 +53,8 @@ class RpmTags:
 class Damaged(HarnessError):
     """An archive is not what its form wants; also while the content of one of its files is read."""
 
-    def __init__(self, happened: str):
-        super().__init__("read a package", happened)
+    def __init__(self, happened: str, remedy: str = "fetch or copy it again, whole"):
+        super().__init__("read a package", happened, remedy)
 
 
 def deb_files(path: Path) -> Iterator[File]:
@@ -101,7 +101,7 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except Damaged as error:
-        raise HarnessError(attempted, error.happened) from error
+        raise HarnessError(attempted, error.happened, error.remedy) from error
     except OSError as error:
         raise HarnessError(attempted, errno_text(error.errno or 0), errno=error.errno or 0) from error
 
@@ -204,7 +204,7 @@ class _Limited(io.RawIOBase):
             raise Damaged(f"it is damaged: {error or type(error).__name__}") from error
         self._left -= len(data)
         if self._left < 0:
-            raise Damaged(f"it unpacks to more than {LARGEST >> 30} GiB")
+            raise Damaged(f"it unpacks to more than {LARGEST >> 30} GiB", "give a smaller one, or a disk image of it")
         buffer[: len(data)] = data
         return len(data)
 
