@@ -7,6 +7,7 @@ so `reproduce all` leaves these out and says so.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,8 @@ from pathlib import Path
 from harness.errors import HarnessError
 from harness.failures.perform import Progress
 from harness.image import sample
-from harness.image.azure.check import Boot, How, once
+from harness.image.azure import limits
+from harness.image.azure.check import Boot, How, accelerator, once
 from harness.image.azure.full_results import order
 from harness.image.azure.outcome import End
 from harness.image.predict import ROWS, Row
@@ -35,6 +37,9 @@ OLD, NEW = "bookworm", "trixie"
 GIVES_UP = 30.0
 """Seconds after which the agent of a broken image says what is wrong, instead of 120: it knows at once."""
 
+
+UNMEASURED = 150.0
+"""Seconds of a boot where none was measured: emulated, on an idle machine of 2 cores."""
 
 RACES = 3
 """Boots of the race unless more are asked for."""
@@ -156,15 +161,25 @@ def disk_of(deployed: Deployed, tell: Tell) -> Iterator[Path]:
 def reproduce(
     names: Sequence[str], progress: Progress | None = None, *, races: int = RACES, tell: Tell = lambda line: None
 ) -> Iterator[Result]:
-    """Bring these about, each with its cure; a Result for each as it comes. It takes some minutes a boot."""
-    boots = _Boots(tell)
-    for recipe in chosen(names):
+    """Bring these about, each with its cure; a Result for each as it comes. tell is told first how long it takes."""
+    boots, recipes = _Boots(tell), chosen(names)
+    tell(foretold(recipes, races))
+    for recipe in recipes:
         if progress is not None:
             progress.starting(identity(recipe), recipe.title)
         result = _one(recipe, boots, races)
         if progress is not None:
             progress.finished(result)
         yield result
+
+
+def foretold(recipes: Sequence[Recipe], races: int) -> str:
+    """How many boots it takes, and how long: by what boots here took."""
+    boots = sum(races if recipe.races else 1 for recipe in recipes) + len({recipe.cured for recipe in recipes})
+    seconds = limits.expected(accelerator())
+    origin = "the last boots here" if seconds else "none was measured here"
+    minutes = math.ceil(boots * (seconds or UNMEASURED) / 60)
+    return f"{boots} boots, some {minutes} min ({origin}), and the images that are not there yet"
 
 
 def identity(recipe: Recipe) -> str:

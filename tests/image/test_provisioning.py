@@ -12,6 +12,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.failures.table import FAILURES
 from harness.image import provisioning
+from harness.image.azure import limits
 from harness.image.azure.check import Boot
 from harness.image.predict import CAUSES, ROWS
 from harness.image.provisioning import RECIPES, Recipe, chosen, judged
@@ -149,3 +150,13 @@ def test_an_image_that_cannot_be_made_is_an_error_and_the_others_go_on(monkeypat
     monkeypatch.setattr(provisioning, "once", once)
     results = list(provisioning.reproduce(["provisioning-unhealthy"]))
     assert [result.outcome for result in results] == [Outcome.ERROR] * 4
+
+
+def test_how_long_it_takes_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provisioning, "accelerator", lambda: "tcg")
+    monkeypatch.setattr(limits, "expected", lambda accelerator: 90.0)
+    # Six rows of one boot, three boots of the race, and two cures: the good image, and that on the slow platform.
+    assert provisioning.foretold(RECIPES, 3).startswith("11 boots, some 17 min (the last boots here)")
+    assert provisioning.foretold(chosen(["provisioning-no-agent"]), 3).startswith("3 boots, some 5 min")
+    monkeypatch.setattr(limits, "expected", lambda accelerator: 0.0)
+    assert "none was measured here" in provisioning.foretold(RECIPES, 3)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.image.azure import boot_results, full_results, inside, machine, outcome, table, timeline, watch
+from harness.image.azure import boot_results, full_results, inside, limits, machine, outcome, table, timeline, watch
 from harness.image.azure.deployment import Deployment
 from harness.image.azure.inside import Inside
 from harness.image.azure.machine import Hardware
@@ -54,13 +54,17 @@ def once(disk: Path, format: str, how: How, tell: Tell = lambda line: None, *, l
         happened = "this is not root: it takes a network namespace and a tap device of its own"
         raise HarnessError(f"boot {disk.name}", happened, "run it as root")
     how = replace(how, hardware=replace(how.hardware, accelerator=accelerator()))
+    seconds = limits.expected(how.hardware.accelerator)
+    tell(f"booting it in Azure's surroundings{f': some {seconds:.0f} s, as the last boots here' if seconds else ''}")
     with scratch.directory("azure") as place:
         overlay = machine.overlay(disk, format, place)
         seen = watch.boot(overlay, place, how.deployment, how.hardware, how.scenario, how.seconds, tell)
         found = inside.read(overlay) if look_inside else Inside(problem="it was not looked at in this boot")
     end = outcome.judged(how.deployment.msp, seen.reports, seen.latched_at)
     line = timeline.timeline(seen, found)
-    return Boot(seen, found, line, end, table.happened(seen, found, end), time.monotonic() - began)
+    boot = Boot(seen, found, line, end, table.happened(seen, found, end), time.monotonic() - began)
+    limits.remember(how.hardware.accelerator, boot.seconds, limits.WHOLE)
+    return boot
 
 
 def accelerator() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from pathlib import Path
 
 from harness.vm import cache
 from harness.vm.limits import Limit
@@ -46,18 +47,32 @@ def whole(leased_at: float) -> Limit:
     return Limit(leased_at + AGENT + rest, origin)
 
 
-def measured(accelerator: str) -> list[float]:
-    place = cache.directory() / "boots" / f"azure-{accelerator}.json"
+LEASE, WHOLE = "azure", "azure-whole"
+"""What is measured of a boot: until the guest asks for an address; all of it, until it is off and was looked into."""
+
+
+def expected(accelerator: str) -> float:
+    """Seconds that all of a boot takes, by the last ones; 0 where none was measured here."""
+    found = sorted(measured(accelerator, WHOLE))
+    return found[len(found) // 2] if found else 0.0
+
+
+def measured(accelerator: str, what: str = LEASE) -> list[float]:
+    place = _place(accelerator, what)
     with suppress(OSError, ValueError, TypeError):
         return [float(seconds) for seconds in json.loads(place.read_text()) if 0 < float(seconds) < 3600]
     return []
 
 
-def remember(accelerator: str, seconds: float) -> None:
+def remember(accelerator: str, seconds: float, what: str = LEASE) -> None:
     """Losing one, on a full disk or to another process, does no harm."""
-    place = cache.directory() / "boots" / f"azure-{accelerator}.json"
+    place = _place(accelerator, what)
     work = place.with_name(f".{place.name}.new")
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        work.write_text(json.dumps([*measured(accelerator), round(seconds, 3)][-_KEPT:]))
+        work.write_text(json.dumps([*measured(accelerator, what), round(seconds, 3)][-_KEPT:]))
         work.replace(place)
+
+
+def _place(accelerator: str, what: str) -> Path:
+    return cache.directory() / "boots" / f"{what}-{accelerator}.json"

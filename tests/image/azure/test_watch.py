@@ -36,6 +36,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_how_long_a_whole_boot_takes_is_the_middle_one_of_the_last(cache: Path) -> None:
+    assert limits.expected("tcg") == 0
+    limits.remember("tcg", 5.0)  # until its address: another thing
+    assert limits.expected("tcg") == 0
+    for seconds in (100.0, 300.0, 120.0):
+        limits.remember("tcg", seconds, limits.WHOLE)
+    assert limits.expected("tcg") == 120.0
+    assert limits.measured("tcg") == [5.0]
+    assert limits.expected("kvm") == 0
+
+
 def test_a_limit_follows_what_was_measured(cache: Path) -> None:
     unmeasured = limits.silent("tcg")
     assert "no boot was measured" in unmeasured.origin
