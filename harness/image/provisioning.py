@@ -132,13 +132,18 @@ class _Boots:
     """The boots of one run: a cure that several share is booted once."""
 
     tell: Tell
+    total: int = 0
+    _begun: int = 0
     _cures: dict[Deployed, Boot] = field(default_factory=dict)
 
     def of(self, deployed: Deployed, times: int = 1) -> list[Boot]:
-        self.tell(f"an image: {deployed.said}")
         with disk_of(deployed, self.tell) as disk:
-            how = How(scenario=scenarios.scenario(deployed.scenario))
-            return [once(disk, "qcow2", how, self.tell) for _ in range(times)]
+            return [self._one(disk, deployed) for _ in range(times)]
+
+    def _one(self, disk: Path, deployed: Deployed) -> Boot:
+        self._begun += 1
+        self.tell(f"boot {self._begun} of {self.total}: {deployed.said}")
+        return once(disk, "qcow2", How(scenario=scenarios.scenario(deployed.scenario)), self.tell)
 
     def cure(self, deployed: Deployed) -> Boot:
         if deployed not in self._cures:
@@ -162,8 +167,9 @@ def reproduce(
     names: Sequence[str], progress: Progress | None = None, *, races: int = RACES, tell: Tell = lambda line: None
 ) -> Iterator[Result]:
     """Bring these about, each with its cure; a Result for each as it comes. tell is told first how long it takes."""
-    boots, recipes = _Boots(tell), chosen(names)
-    tell(foretold(recipes, races))
+    recipes = chosen(names)
+    boots = _Boots(tell, count(recipes, races))
+    tell(foretold(boots.total))
     for recipe in recipes:
         if progress is not None:
             progress.starting(identity(recipe), recipe.title)
@@ -173,9 +179,13 @@ def reproduce(
         yield result
 
 
-def foretold(recipes: Sequence[Recipe], races: int) -> str:
-    """How many boots it takes, and how long: by what boots here took."""
-    boots = sum(races if recipe.races else 1 for recipe in recipes) + len({recipe.cured for recipe in recipes})
+def count(recipes: Sequence[Recipe], races: int) -> int:
+    """How many boots it takes, each cure's once."""
+    return sum(races if recipe.races else 1 for recipe in recipes) + len({recipe.cured for recipe in recipes})
+
+
+def foretold(boots: int) -> str:
+    """How long so many boots take, by what boots here took."""
     seconds = limits.expected(accelerator())
     origin = "the last boots here" if seconds else "none was measured here"
     minutes = math.ceil(boots * (seconds or UNMEASURED) / 60)

@@ -124,6 +124,7 @@ def test_the_race_counts_its_boots() -> None:
 
 def test_a_shared_cure_is_booted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     booted_: list[str] = []
+    told: list[str] = []
 
     @contextmanager
     def image(deployed: provisioning.Deployed, tell: object) -> Iterator[Path]:
@@ -133,9 +134,11 @@ def test_a_shared_cure_is_booted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([EXAMPLES["provisioning-no-agent-old"], CURED, EXAMPLES["provisioning-no-agent-new"]])
     monkeypatch.setattr(provisioning, "disk_of", image)
     monkeypatch.setattr(provisioning, "once", lambda *arguments: next(answers))
-    results = list(provisioning.reproduce(["provisioning-no-agent"]))
+    results = list(provisioning.reproduce(["provisioning-no-agent"], tell=told.append))
     assert [result.outcome for result in results] == [Outcome.PASS] * 2
     assert len(booted_) == 3
+    assert told[0].startswith("3 boots, some ")
+    assert told[1:] == [f"boot {number} of 3: {said}" for number, said in enumerate(booted_, 1)]
 
 
 def test_an_image_that_cannot_be_made_is_an_error_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +159,7 @@ def test_how_long_it_takes_is_told_first(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(provisioning, "accelerator", lambda: "tcg")
     monkeypatch.setattr(limits, "expected", lambda accelerator: 90.0)
     # Six rows of one boot, three boots of the race, and two cures: the good image, and that on the slow platform.
-    assert provisioning.foretold(RECIPES, 3).startswith("11 boots, some 17 min (the last boots here)")
-    assert provisioning.foretold(chosen(["provisioning-no-agent"]), 3).startswith("3 boots, some 5 min")
+    assert provisioning.count(RECIPES, 3) == 11
+    assert provisioning.foretold(11).startswith("11 boots, some 17 min (the last boots here)")
     monkeypatch.setattr(limits, "expected", lambda accelerator: 0.0)
-    assert "none was measured here" in provisioning.foretold(RECIPES, 3)
+    assert "none was measured here" in provisioning.foretold(3)

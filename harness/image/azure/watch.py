@@ -68,6 +68,7 @@ def boot(
         with machine.power_on(hardware, deployment, disk, media.disk(deployment), tap, place) as plugged:
             seen = _Seen(time.time())
             stopped, limit = _watch(plugged, worker, seen, hardware.accelerator, seconds, tell)
+            tell(f"{time.time() - seen.began:.0f} s: {stopped}; switching it off, and looking at what it left")
             off = _switch_off(plugged, _off_seconds(seen))
             seen.take(worker, Platform(worker))
             return Observation(
@@ -92,7 +93,7 @@ def _watch(
     """Look until it is over; why it is."""
     platform, begun, told = Platform(worker), time.monotonic(), 0
     limit = Limit(seconds, "as asked for") if seconds else limits.silent(accelerator)
-    leased = False
+    leased = latched = False
     while True:
         interruption.check()
         ended = plugged.ended()
@@ -103,6 +104,9 @@ def _watch(
             limits.remember(accelerator, now.leased_at)
             tell(f"{now.leased_at:.0f} s: it has an address")
             limit = limit if seconds else limits.whole(now.leased_at)
+        if now.latched_at is not None and not latched:
+            latched = True
+            tell(f"{now.latched_at:.0f} s: its agent has latched a key")
         for row in now.reports[told:]:
             told += 1
             tell(f"{row.at:.0f} s: it reports {row.report.state} {row.report.reason}".rstrip())
