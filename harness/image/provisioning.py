@@ -222,25 +222,36 @@ def judged(
     evidence: dict[str, Json] = {
         "image": recipe.broken.said,
         "row": recipe.row.number,
-        "the guide's failure": recipe.row.failure,
+        "guide": recipe.row.failure,
+        "ours": worst.end.portal,
+        "compared": compared(recipe, worst.end.portal),
         "the guide's cause": recipe.cause or recipe.row.cause,
-        "portal": worst.end.portal,
-        "the guide's words are the portal's": in_guide(recipe.row.failure, worst.end.portal),
         "remedy applied": recipe.remedy,
         "then": str(cured.end.end),
     }
     observed: dict[str, Json] = {
         "report": said,
         "clients": list(worst.seen.provisioners),
-        "boots": [f"{boot.end.end}: {order(boot)}" for boot in failing],
+        "boots": [_told(boot) for boot in failing],
         "timeline": [row.text() for row in worst.timeline.rows],
-        "cured": f"{', '.join(cured.seen.provisioners)}: {order(cured)}",
+        "cured": f"{', '.join(cured.seen.provisioners)}: {_told(cured)}",
     }
     if problem := _problem(recipe, lost, worst, said, cured):
         return Outcome.FAIL, problem, evidence, observed
     often = f" in {len(lost)} of {len(failing)} boots" if recipe.races else ""
     summary = f"reproduced{often}: row {recipe.row.number}: {worst.end.portal}; remedy works: {recipe.remedy}"
     return Outcome.PASS, summary[:600], evidence, observed
+
+
+def _told(boot: Boot) -> str:
+    return f"{boot.end.end}: {order(boot)} (a boot of {boot.seconds:.0f} s)"
+
+
+def compared(recipe: Recipe, portal: str) -> str:
+    """Whether the portal's words are the guide's. Of its last row the guide quotes none."""
+    if recipe.cause:
+        return "the guide quotes no words of this row, it describes it; ours are what cloud-init reported"
+    return "the same words" if in_guide(recipe.row.failure, portal) else "other words"
 
 
 def _problem(recipe: Recipe, lost: Sequence[Boot], worst: Boot, said: str, cured: Boot) -> str:

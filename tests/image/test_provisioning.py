@@ -82,14 +82,21 @@ def test_a_row_that_came_about_and_was_cured_passes(recipe: Recipe) -> None:
     outcome, summary, evidence, observed = judged(recipe, [EXAMPLES[recipe.name]], CURED)
     assert outcome is Outcome.PASS, summary
     assert evidence["row"] == recipe.row.number
-    assert evidence["the guide's failure"] == recipe.row.failure
+    assert evidence["guide"] == recipe.row.failure
+    assert evidence["ours"] == EXAMPLES[recipe.name].end.portal
     assert observed["timeline"]
 
 
 @pytest.mark.parametrize("recipe", [row for row in RECIPES if row.row.number < 4], ids=lambda recipe: recipe.name)
 def test_the_guide_s_words_are_the_portal_s(recipe: Recipe) -> None:
     _, _, evidence, _ = judged(recipe, [EXAMPLES[recipe.name]], CURED)
-    assert evidence["the guide's words are the portal's"] is True
+    assert evidence["compared"] == "the same words"
+    assert provisioning.compared(recipe, "Linux.Cloud-Init failed due to something else") == "other words"
+
+
+def test_of_its_last_row_the_guide_quotes_nothing() -> None:
+    recipe = BY_NAME["provisioning-unhealthy-key"]
+    assert "describes it" in provisioning.compared(recipe, EXAMPLES[recipe.name].end.portal)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
