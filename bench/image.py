@@ -2,7 +2,8 @@
 
 The floor is guestfish with nothing of ours around it: it starts the appliance, inspects the system, mounts its file
 systems read only and lists its packages. Ours does that, and reads headers, partitions, all names and some hundred
-files; it is a process of its own, as the command is, and its appliance's kernel has words of ours (KERNEL_WORDS).
+files; it is a process of its own, as the command is. The floor's appliance has its kernel as the package ships it, ours
+the same one unpacked and with words of ours (KERNEL_WORDS).
 
 Beside the ratio of times stands that of processor time: on a machine that others use, it is the one to look at.
 BENCH_IMAGE names the image; without it, it is a good sample of ours, built on first use.
@@ -21,7 +22,7 @@ from bench.vm import Measure, plain, rounds
 from harness.image import checks, own_kernel, sample
 from harness.image.read import read
 from harness.report import Outcome
-from harness.vm import appliance, guest, scratch
+from harness.vm import appliance, appliance_kernel, guest, scratch
 
 ROUNDS = int(os.environ.get("BENCH_IMAGE_ROUNDS", "5"))
 SUITE = "bookworm"
@@ -46,7 +47,7 @@ def bare(image: Path, form: str, root: str) -> Callable[[], None]:
             done = subprocess.run(
                 ["guestfish"],
                 input="\n".join(commands).encode(),
-                env={**appliance.environment(work), "LIBGUESTFS_APPEND": ""},
+                env={**appliance.environment(work, appliance_kernel.packed()), "LIBGUESTFS_APPEND": ""},
                 capture_output=True,
             )
         if done.returncode or b"app2_name" not in done.stdout:

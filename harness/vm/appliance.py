@@ -1,7 +1,6 @@
 """A disk image read by libguestfs: its appliance is a small virtual machine that alone touches the image's data.
 
-guestfish(1) is driven over its standard input, a command at a time. The appliance needs a kernel with its modules: the
-host's own in /boot, where it has one, else the suite's from the cache. TCG: a /dev/kvm that is there may not work.
+guestfish(1) is driven over its standard input, a command at a time. TCG: a /dev/kvm that is there may not work.
 
 shell() is libguestfs' `debug sh`: a shell of the appliance's own, beside the system that is mounted at SYSROOT, and
 none of whose programs it runs. One command of it does what thousands of libguestfs' calls would.
@@ -25,11 +24,14 @@ from pathlib import Path
 from types import TracebackType
 
 from harness import interruption
-from harness.command import run, text
+from harness.command import text
 from harness.errors import HarnessError
 from harness.kernel import packages, processes
-from harness.vm import apt, archives, cache, scratch, unpacked_kernel
+from harness.vm import appliance_kernel, cache, forget, scratch
+from harness.vm.appliance_kernel import Kernel
 
+KIND = "appliance"
+_KEPT = 3  # of them, 0.5 GB each
 _START_SECONDS = 240  # the appliance alone takes 17 s on an idle machine under TCG; its first use builds it
 _SECONDS = 300  # for a command: a kernel's modules are the largest thing that is copied
 _END_SECONDS = 10  # it takes a few hundredths of one
@@ -263,11 +265,9 @@ def _piped(target: Path, largest: int) -> str:
     return f"| head -c {largest + 1} > {shlex.quote(str(target))}"
 
 
-def environment(work: Path) -> dict[str, str]:
-    """What guestfish is run with; work is a directory of the run's own."""
-    place = cache.directory() / "appliance"
-    with cache.writing("keep libguestfs' appliance"):
-        place.mkdir(parents=True, exist_ok=True)
+def environment(work: Path, kernel: Kernel | None = None) -> dict[str, str]:
+    """What guestfish is run with; work is a directory of the run's own. Without a kernel, it is the quickest."""
+    kernel = kernel or appliance_kernel.unpacked()
     return {
         "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         "HOME": str(work),
@@ -275,40 +275,16 @@ def environment(work: Path) -> dict[str, str]:
         "TMPDIR": str(work),
         "LIBGUESTFS_BACKEND": "direct",
         "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg",
-        "LIBGUESTFS_CACHEDIR": str(place),
+        "LIBGUESTFS_CACHEDIR": str(_place(kernel)),
         "LIBGUESTFS_APPEND": KERNEL_WORDS,
-        **_kernel(),
+        "SUPERMIN_KERNEL": str(kernel.image),
+        "SUPERMIN_KERNEL_VERSION": kernel.release,
+        "SUPERMIN_MODULES": str(kernel.modules),
     }
 
 
-def _kernel() -> dict[str, str]:
-    """For supermin(1): nothing where it finds a kernel of the host's own, else one that is fetched."""
-    for image in Path("/boot").glob("vmlinuz-*"):
-        if (Path("/lib/modules") / image.name.removeprefix("vmlinuz-") / "modules.dep").exists():
-            return {}
-    kind, name = "appliance-kernels", f"{apt.codename()}-1"
-    entry = cache.shared() / kind / name
-    if not cache.hold(entry):  # what root fetched serves all
-        entry = cache.kept(kind, name, _fetch)
-    release = (entry / "release").read_text()
-    return {
-        "SUPERMIN_KERNEL": str(entry / "boot" / f"vmlinuz-{release}"),
-        "SUPERMIN_KERNEL_VERSION": release,
-        "SUPERMIN_MODULES": str(entry / "lib" / "modules" / release),
-    }
-
-
-def _fetch(place: Path) -> None:
-    """Fill an entry of the cache: the suite's generic kernel with all its modules, as its package has it."""
-    from harness.vm import suites
-
-    suite = suites.Suite(apt.codename(), flavour="generic")
-    files = suites.packages_of(suite, place / "download")
-    for file in files:
-        unpacked_kernel.collect(archives.deb_files(file), place, file.name)
-    shutil.rmtree(place / "download")
-    releases = [path.name for path in (place / "lib" / "modules").iterdir()]
-    if len(releases) != 1 or not (place / "boot" / f"vmlinuz-{releases[0]}").exists():
-        raise HarnessError(f"fetch a kernel of {suite} for libguestfs", "its package is of an unknown layout")
-    run(["depmod", "-b", place, releases[0]])
-    (place / "release").write_text(releases[0])
+def _place(kernel: Kernel) -> Path:
+    """Where supermin(1) keeps the appliance of a kernel: it would not see that it is given another one."""
+    entry = cache.kept(KIND, kernel.name, lambda place: None)
+    forget.all_but(_KEPT, KIND)
+    return entry
