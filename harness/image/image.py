@@ -57,7 +57,7 @@ class Image:
     """An image that was read.
 
     system is libguestfs's description of the operating system (type, distro, product_name, major_version,
-    minor_version, arch, package_format, hostname), empty where it knows none. systems counts the systems on it.
+    arch, package_format), empty where it knows none. systems counts the systems on it.
     unseen: what could not be read, with the reason: a check that needs it gives ERROR.
     """
 

@@ -12,7 +12,7 @@ from harness.vm.appliance import Appliance, quoted
 ROOT = re.compile(r"/dev/[A-Za-z0-9/_.:+-]+|btrfsvol:/dev/[A-Za-z0-9/_.:+@ -]+")
 """What libguestfs calls a file system; nothing else is given back to it."""
 
-_WORDS = ("type", "distro", "product-name", "major-version", "minor-version", "arch", "package-format", "hostname")
+_WORDS = ("type", "distro", "product-name", "major-version", "arch", "package-format")
 _VALUE = 1024  # characters of a description
 _MOUNTS = 32
 _FIELD = re.compile(r"  app2_(name|epoch|version|release): ?(.*)")

@@ -310,7 +310,7 @@ def redhat() -> Image:
         azure_proxy_agent="1.0.30-1.el9", cloud_init="24.4-3.el9", systemd="252-46.el9", WALinuxAgent="2.7.0-1"
     )
     system = {"type": "linux", "distro": "rhel", "product_name": "Red Hat Enterprise Linux 9.5 (Plow)",
-              "major_version": "9", "minor_version": "5", "arch": "x86_64", "package_format": "rpm"}  # fmt: skip
+              "major_version": "9", "arch": "x86_64", "package_format": "rpm"}  # fmt: skip
     return Image(
         "rhel.vhd", replace(DISK, format="vhd-fixed"), Tree(tree), packages, system, ("/dev/rhel/root: RHEL 9.5",)
     )
