@@ -25,6 +25,7 @@ _DIGEST = re.compile(r"(sha256|sha512):([0-9a-f]{32,128})")
 _MEMBER = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,4}")
 _ARCHITECTURE = "amd64"
 _SECONDS = 900
+_SAID = "/tmp/packer"  # of the appliance: what a program complained of
 
 _MERGE = """
 cd {root} || exit
@@ -34,8 +35,8 @@ for layer in {layers}; do
     1f8b*) unpack='gzip -dc' ;; 28b52ffd) unpack='zstd -dc' ;; fd377a58) unpack='xz -dc' ;;
     425a68*) unpack='bzip2 -dc' ;; *) unpack=cat ;;
   esac
-  $unpack <"$layer" 2>/tmp/packer | head -c {largest} >{root}/.msp-layer
-  trouble="$(head -c 300 /tmp/packer | tr -s '[:space:]' ' ')"
+  $unpack <"$layer" 2>{said} | head -c {largest} >{root}/.msp-layer
+  trouble="$(head -c 300 {said} | tr -s '[:space:]' ' ')"
   [ "$(stat -c %s {root}/.msp-layer)" -lt {largest} ] || {{ echo "large $layer"; exit; }}
   end="$(tail -c {block} {root}/.msp-layer | tr -d '\\0' | wc -c)"
   [ -n "$trouble" ] || {{ [ "$end" -eq 0 ] && [ -s {root}/.msp-layer ]; }} || trouble='{cut_off}'
@@ -49,9 +50,9 @@ for layer in {layers}; do
       rm -rf "$place/${{base#.wh.}}"
     fi
   done
-  tar -xpf {root}/.msp-layer --numeric-owner --xattrs --xattrs-include='*' --exclude='.wh.*' 2>/tmp/packer || {{
-    said="$(head -c 300 /tmp/packer | tr -s '[:space:]' ' ')"
-    grep -qE '{gave_up}' /tmp/packer && {{ echo "damaged $layer: $said"; exit; }}
+  tar -xpf {root}/.msp-layer --numeric-owner --xattrs --xattrs-include='*' --exclude='.wh.*' 2>{said} || {{
+    said="$(head -c 300 {said} | tr -s '[:space:]' ' ')"
+    grep -qE '{gave_up}' {said} && {{ echo "damaged $layer: $said"; exit; }}
     echo "tar $layer: $said"
   }}
   rm -f {root}/.msp-layer
@@ -75,6 +76,7 @@ def merge(appliance: Appliance, place: str) -> list[str]:
     layers = " ".join(shlex.quote(f"{SYSROOT}/{place}/{layer}") for layer in found)
     script = _MERGE.format(
         root=SYSROOT,
+        said=_SAID,
         layers=layers,
         largest=archives.LARGEST,
         block=stream.BLOCK,
