@@ -58,7 +58,8 @@ class Image:
 
     system is libguestfs's description of the operating system (type, distro, product_name, major_version,
     arch, package_format), empty where it knows none. systems counts the systems on it.
-    unseen: what could not be read, with the reason: a check that needs it gives ERROR.
+    initramfs: the names of the modules in that of the kernel that boots, by its path. unseen: what could not be read,
+    with the reason: a check that needs it gives ERROR.
     """
 
     name: str
@@ -68,3 +69,4 @@ class Image:
     system: Mapping[str, str] = field(default_factory=dict)
     systems: Sequence[str] = ()  # root devices with their product names, "/dev/sda1: Debian 12"
     unseen: Mapping[str, str] = field(default_factory=dict)  # path or device: reason
+    initramfs: Mapping[str, frozenset[str]] = field(default_factory=dict)

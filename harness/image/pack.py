@@ -22,10 +22,11 @@ from harness.image.tree import Entry, Kind
 
 _NAMES = 400_000
 _DEPTH = 64
-_LARGEST = 512 << 20  # bytes of a database of packages
+_LARGEST = 512 << 20  # bytes of a database of packages, or of an initramfs
 _SENT = re.compile(
     r"/var/lib/(dpkg|rpm|pacman)/.*|/usr/(lib/sysimage/rpm|share/rpm)/.*|/lib/apk/db/.*"  # what packages there are
-    r"|/(usr/)?bin/(bash|ls|echo|rm|sh|dash|busybox)",  # by which libguestfs knows the architecture
+    r"|/(usr/)?bin/(bash|ls|echo|rm|sh|dash|busybox)"  # by which libguestfs knows the architecture
+    r"|/boot/init(rd|ramfs)[^/]*|/(boot|boot/efi|efi)/[^/]*/[^/]*/initrd",
     re.DOTALL,
 )
 _TYPES = ((stat.S_ISFIFO, tarfile.FIFOTYPE), (stat.S_ISCHR, tarfile.CHRTYPE), (stat.S_ISBLK, tarfile.BLKTYPE))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.command import run
 from harness.errors import HarnessError
-from harness.image import partitions, rootfs, source, system
+from harness.image import initramfs, partitions, rootfs, source, system
 from harness.image.contents import contents
 from harness.image.device import Device
 from harness.image.image import Disk, Image, Package
@@ -117,7 +117,8 @@ def of(appliance: Appliance, found: Source, name: str, root: str, tell: Tell) ->
         found.chain,
     )
     words = described.get(root or roots[0], {}) if roots and "/" not in unseen else {}
-    return Image(name, disk, seen.tree, seen.packages, words, told, {**unseen, **seen.unseen})
+    image = Image(name, disk, seen.tree, seen.packages, words, told, {**unseen, **seen.unseen})
+    return initramfs.looked_into(image, appliance)
 
 
 @dataclass(frozen=True)

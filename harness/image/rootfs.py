@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.image import layers, pack, stream, system
+from harness.image import initramfs, layers, pack, stream, system
 from harness.image.contents import contents
 from harness.image.image import Disk, Image, Package
 from harness.image.source import Source
@@ -108,7 +108,8 @@ def _of(
         unseen["system"] = "libguestfs knows no such system"
     if not packages:
         unseen["packages"] = "libguestfs finds no packages"
-    return Image(str(source.path), Disk(form, source.size), tree, packages, words, told, unseen)
+    image = Image(str(source.path), Disk(form, source.size), tree, packages, words, told, unseen)
+    return initramfs.looked_into(image, appliance)
 
 
 def _without(tree: Tree, unseen: Mapping[str, str]) -> Tree:

@@ -1,4 +1,4 @@
-"""The files in a package: the ar, tar and cpio of a .deb or .rpm, read and never unpacked as they say.
+"""The files in a package or an initramfs: the ar, tar and cpio of a .deb or .rpm, read and never unpacked as they say.
 
 A package from a file is a stranger's. So nothing here makes a file, follows a link or runs a script: a reader gives
 regular files, one after the other, with their names, and stops at LARGEST bytes. deb(5); tar: POSIX.1-2001 with GNU's
@@ -57,6 +57,13 @@ class Damaged(HarnessError):
         super().__init__("read a package", happened, remedy)
 
 
+class UnknownForm(HarnessError):
+    """It is packed by what is not known here (lz4, lzo), or is nothing of the kind."""
+
+    def __init__(self, happened: str):
+        super().__init__("read an initramfs", happened)
+
+
 def deb_files(path: Path) -> Iterator[File]:
     """The regular files of a .deb. Raises HarnessError when it is damaged or too large."""
     with _reading(path) as file:
@@ -83,8 +90,13 @@ def rpm_files(path: Path) -> Iterator[File]:
         _rpm_header(file)
         magic = file.read(6)
         file.seek(-len(magic), io.SEEK_CUR)
-        suffix = next((suffix for start, suffix in _MAGICS if magic.startswith(start)), "")
-        yield from _cpio(_Limited(_unpacking(file, suffix)))
+        yield from _cpio(io.BufferedReader(_Limited(_unpacking(file, _suffix(magic))), _PIECE))
+
+
+def initramfs_files(path: Path) -> Iterator[File]:
+    """Those of an initramfs. Raises HarnessError when it is damaged, too large, or packed in an unknown way."""
+    with _reading(path) as file:
+        yield from _joined(file)
 
 
 def rpm_tags(path: Path) -> RpmTags:
@@ -209,7 +221,8 @@ class _Limited(io.RawIOBase):
         return len(data)
 
 
-def _unpacking(file: io.RawIOBase | BinaryIO, suffix: str) -> BinaryIO:
+def _unpacking(file: io.RawIOBase | BinaryIO, suffix: str, *, frames: bool = True) -> BinaryIO:
+    """frames: whether zstd's may be several; what follows then has to be one."""
     buffered: BinaryIO = io.BufferedReader(file, _PIECE) if isinstance(file, io.RawIOBase) else file
     if suffix == "":
         return buffered
@@ -223,7 +236,7 @@ def _unpacking(file: io.RawIOBase | BinaryIO, suffix: str) -> BinaryIO:
         import zstandard
 
         unpacker = zstandard.ZstdDecompressor(max_window_size=_MEMORY)
-        return _Zstd(unpacker.stream_reader(buffered, read_across_frames=True))  # type: ignore[return-value]
+        return _Zstd(unpacker.stream_reader(buffered, read_across_frames=frames))  # type: ignore[return-value]
     raise Damaged(f"it is packed as {suffix}, which is not known here")
 
 
@@ -249,6 +262,10 @@ class _Zstd(io.RawIOBase):
 
 _XZ, _BZIP2 = b"\xfd7zXZ\0", b"BZh"
 _MAGICS = ((b"\x1f\x8b", ".gz"), (_XZ, ".xz"), (_BZIP2, ".bz2"), (b"\x28\xb5\x2f\xfd", ".zst"))
+
+
+def _suffix(magic: bytes) -> str:
+    return next((suffix for start, suffix in _MAGICS if magic.startswith(start)), "")
 
 
 def _tar(raw: io.RawIOBase) -> Iterator[File]:
@@ -287,11 +304,60 @@ def _pax_path(records: bytes) -> str:
     return ""
 
 
-def _cpio(raw: io.RawIOBase) -> Iterator[File]:
-    stream = io.BufferedReader(raw, _PIECE)
+_CPIO = (b"070701", b"070702")
+_PADDING = 1 << 20  # bytes of zeros between archives; there are some hundred
+
+
+def _joined(stream: BinaryIO) -> Iterator[File]:
+    """The files of archives one behind the other, with zeros between them; the last may be packed.
+
+    So the kernel takes them (Documentation/driver-api/early-userspace/buffer-format.rst): first the processor's
+    microcode as it lies, then all else, packed.
+    """
+    while begin := _begin(stream):
+        if begin in _CPIO:
+            yield from _cpio(stream, begin)
+            continue
+        suffix = _suffix(begin)
+        if not suffix:
+            raise UnknownForm(f"what begins with {begin.hex()} in it is in no form that is read here")
+        packed = io.BufferedReader(_Behind(begin, stream), _PIECE)
+        yield from _cpio(io.BufferedReader(_Limited(_unpacking(packed, suffix, frames=False)), _PIECE))
+        return
+
+
+def _begin(stream: BinaryIO) -> bytes:
+    """The six bytes behind the zeros, which come in fours; nothing where the file ends."""
+    for _ in range(_PADDING // 4):
+        begin = stream.read(4)
+        if begin.strip(b"\0"):
+            return begin + stream.read(2)
+        if not begin:
+            return b""
+    raise Damaged(f"there are more than {_PADDING} zeros in it")
+
+
+class _Behind(io.RawIOBase):
+    """A stream before which some bytes are put back."""
+
+    def __init__(self, begin: bytes, stream: BinaryIO):
+        self._begin, self._stream = begin, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data, self._begin = self._begin[: len(buffer)], self._begin[len(buffer) :]
+        data = data or self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _cpio(stream: BinaryIO, begin: bytes = b"") -> Iterator[File]:
+    """begin: what of the first header was read already."""
     while True:
-        header = _exactly(stream, 110)
-        if header[:6] not in (b"070701", b"070702"):
+        header, begin = begin + _exactly(stream, 110 - len(begin)), b""
+        if header[:6] not in _CPIO:
             raise Damaged("its cpio archive is damaged")
         mode, size, length = (_number(header[at : at + 8], 16) for at in (14, 54, 94))
         if length > _NAME:
@@ -346,5 +412,4 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
     with _reading(path) as file:
         magic = file.read(6)
         file.seek(0)
-        suffix = next((suffix for start, suffix in _MAGICS if magic.startswith(start)), "")
-        yield io.BufferedReader(_Limited(_unpacking(file, suffix)), _PIECE)
+        yield io.BufferedReader(_Limited(_unpacking(file, _suffix(magic))), _PIECE)

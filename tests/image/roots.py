@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from harness.image import places
+from harness.image import initramfs, kernels, places
 from harness.image.image import Disk, Image, Package
 from harness.image.tree import Entry, Kind, Tree
 
@@ -32,7 +32,9 @@ def image_of(root: Path) -> Image:
     size = 1 << 30
     disk = Disk("vhd-fixed", size + 512, size, "mbr", firmware="bios")
     words = {"type": "linux", "distro": "debian", "arch": "x86_64"}
-    return Image(str(root), disk, Tree(entries), _packages(root), words, ("/dev/sda1: Debian",))
+    image = Image(str(root), disk, Tree(entries), _packages(root), words, ("/dev/sda1: Debian",))
+    where = initramfs.path(image, kernels.kernels(image)) or ""
+    return replace(image, initramfs={where: initramfs.modules(root / where[1:])} if where else {})
 
 
 def _paths(root: Path) -> list[Path]:

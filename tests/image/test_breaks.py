@@ -28,7 +28,7 @@ OF_FILES = [name for name, row in BREAKS.items() if row.at == "inspect" and not 
 """Those of the disk need one (test_disk), the deeper ones a boot (test_own_kernel, azure/test_boots); another kernel is
 fetched by a slow test (test_sample)."""
 
-BY_DPKG = ("no-agent", "no-cloud-init")
+BY_DPKG = ("no-agent", "no-cloud-init", "initramfs-without-hyperv")
 NO_FAULTS = ("cloud-init-msp-backported",)
 """What a version alone would get wrong, and is right."""
 

@@ -15,7 +15,7 @@ import pytest
 from harness import __version__
 from harness.agent.key_folder import KeyFolder
 from harness.errors import HarnessError
-from harness.image import cloud_init
+from harness.image import cloud_init, initramfs
 from harness.image.sample import FORMATS, Sample, agent_faults, agent_files, base, breaks, build, disk, good, menu
 from harness.image.sample.breaks import BREAKS
 from harness.image.sample.site import Site
@@ -319,6 +319,7 @@ BROKEN: Mapping[str, Callable[[Site], bool]] = {
     "cloud-init-msp-backported": lambda site: _support(site) is cloud_init.Support.ASKS,
     "cloud-init-state": lambda site: site.path("var/lib/cloud/instance").is_symlink(),
     "no-hyperv-modules": lambda site: not list(site.path("usr/lib/modules").rglob("hv_netvsc.ko*")),
+    "initramfs-without-hyperv": lambda site: "hv_vmbus" not in _in_initramfs(site),
     "hv-netvsc-blacklisted": lambda site: "hv_netvsc" in _reads(site, "etc/modprobe.d/hardening.conf"),
     "udf-blacklisted": lambda site: "udf" in _reads(site, "etc/modprobe.d/hardening.conf"),
     "waagent-provisions": lambda site: "Agent=waagent" in _reads(site, "etc/waagent.conf"),
@@ -333,11 +334,22 @@ BROKEN: Mapping[str, Callable[[Site], bool]] = {
 }
 
 
+def _in_initramfs(site: Site) -> frozenset[str]:
+    (file,) = site.path("boot").glob("initrd.img-*")
+    return initramfs.modules(file)
+
+
 def test_each_fault_is_looked_at() -> None:
     assert set(BROKEN) == set(BREAKS)
 
 
-_BY_DPKG = ("no-agent", "no-cloud-init", "two-kernels")  # which writes into files that are there
+# These write into files that are there.
+_BY_DPKG = ("no-agent", "no-cloud-init", "two-kernels", "initramfs-without-hyperv")
+    "no-agent",
+    "no-cloud-init",
+    "two-kernels",
+    "initramfs-without-hyperv",
+)  # which writes into files that are there
 _BY_PROGRAMS = ("no-hyperv-modules", "waagent-provisions", "host-keys")  # of the root
 _SMALL = (
     "boot", "etc", "usr/lib/systemd", "usr/lib/modules", "usr/lib/python3/dist-packages/cloudinit",

@@ -28,6 +28,7 @@ CONFIG = "\n".join(
         "KPROBE_EVENTS", "BPF_EVENTS", "DEBUG_INFO_BTF",
     )
 )  # fmt: skip
+IN_INITRAMFS = frozenset({"hv_vmbus", "hv_storvsc", "sd_mod", "ext4", "xfs"})
 DRIVERS = ("hv_vmbus", "hv_storvsc", "hv_netvsc", "hv_utils", "sd_mod", "sr_mod", "udf", "isofs", "ata_piix",
            "pci-hyperv", "nvme", "mana", "mlx5_core")  # fmt: skip
 
@@ -272,7 +273,10 @@ def debian() -> Image:
     )
     system = {"type": "linux", "distro": "debian", "product_name": "Debian GNU/Linux 13 (trixie)",
               "major_version": "13", "arch": "x86_64", "package_format": "deb"}  # fmt: skip
-    return Image("debian.raw", DISK, Tree(tree), packages, system, ("/dev/sda1: Debian GNU/Linux 13 (trixie)",))
+    return Image(
+        "debian.raw", DISK, Tree(tree), packages, system, ("/dev/sda1: Debian GNU/Linux 13 (trixie)",),
+        initramfs={f"/boot/initrd.img-{KERNEL}": IN_INITRAMFS},
+    )  # fmt: skip
 
 
 ENTRY = f"""\
@@ -312,8 +316,9 @@ def redhat() -> Image:
     system = {"type": "linux", "distro": "rhel", "product_name": "Red Hat Enterprise Linux 9.5 (Plow)",
               "major_version": "9", "arch": "x86_64", "package_format": "rpm"}  # fmt: skip
     return Image(
-        "rhel.vhd", replace(DISK, format="vhd-fixed"), Tree(tree), packages, system, ("/dev/rhel/root: RHEL 9.5",)
-    )
+        "rhel.vhd", replace(DISK, format="vhd-fixed"), Tree(tree), packages, system, ("/dev/rhel/root: RHEL 9.5",),
+        initramfs={f"/boot/initramfs-{RED_KERNEL}.img": IN_INITRAMFS},
+    )  # fmt: skip
 
 
 def pe(sections: Mapping[str, bytes]) -> bytes:

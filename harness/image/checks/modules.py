@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.image import kernels, reading
+from harness.image import initramfs, kernels
 from harness.image.checks.question import Question, answers
 from harness.image.image import Image
 from harness.image.modules import Modules, modules
@@ -79,6 +79,8 @@ def _driver(question: Question, driver: Driver, has: Modules) -> Result:
 
 
 _IN_INITRAMFS = ("hv_vmbus", "hv_storvsc", "sd_mod")
+_MAKE = "make it anew: update-initramfs -u -k all, or dracut --regenerate-all --force"
+_LACK = image_codes.NO_AZURE_DRIVER
 
 
 def _initramfs(image: Image, question: Question) -> Iterator[Result]:
@@ -96,24 +98,40 @@ def _initramfs(image: Image, question: Question) -> Iterator[Result]:
     if image_of.lower().endswith(".efi"):
         yield question.none(f"it is within {image_of} and was not looked into; --boot shows whether it finds its disk")
         return
-    release = found.default
-    names = [f"/boot/{name}" for name in (f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}",
-                                          f"initramfs-{release}", f"initrd.img-{release}.img")]  # fmt: skip
-    names += [f"{image_of.rpartition('/')[0]}/initrd"]
-    path = next((name for name in names if reading.exists(image, name)), None)
+    path = initramfs.path(image, found)
     if path is None:
-        summary = f"there is no initramfs of {release}, and {', '.join(loaded)} are modules: the root disk is not found"
-        yield question.bad(summary, evidence, "make it: update-initramfs -c -k all, or dracut --regenerate-all",
-                           image_codes.NO_AZURE_DRIVER)  # fmt: skip
+        lack = f"{', '.join(loaded)} are modules: the root disk is not found"
+        yield question.bad(f"there is no initramfs of {found.default}, and {lack}", evidence, _MAKE, _LACK)
         return
     only = _only_of_this_machine(image)
+    if path in image.initramfs:
+        yield _contents(question, path, loaded, image.initramfs[path], only)
+    elif path in image.unseen:
+        why = image.unseen[path]
+        yield question.unknown(f"could not find out whether {path} has {', '.join(loaded)}: {why}", evidence)
+    elif only:
+        summary = f"{path} may lack {', '.join(loaded)}: {only} takes the drivers of the machine that made it"
+        yield question.doubt(summary, evidence | {"set": only}, _name(loaded))
+    else:
+        why = "is in a form that is not read here (lz4, lzo?); --boot shows whether it finds its disk"
+        yield question.none(f"{path} {why}", evidence)
+
+
+def _contents(question: Question, path: str, loaded: Sequence[str], inside: frozenset[str], only: str) -> Result:
+    lacking = [name for name in loaded if name not in inside]
+    evidence: dict[str, Json] = {"needed in it": list(loaded), "lacking": list(lacking), "modules in it": len(inside)}
+    if not lacking:
+        return question.good(f"{path} has {', '.join(loaded)}", evidence)
+    summary = f"{path} has no {', no '.join(lacking)}: the root disk is not found on Azure"
     if only:
         evidence["set"] = only
-        summary = f"{path} may lack {', '.join(loaded)}: {only} takes the drivers of the machine that made it"
-        remedy = 'name them: add_drivers+=" hv_vmbus hv_storvsc hv_netvsc " for dracut, MODULES=most for Debian\'s'
-        yield question.doubt(summary, evidence, remedy)
-        return
-    yield question.none(f"{path} was not looked into; --boot shows whether it finds its disk", evidence)
+        summary += f"; {only} takes the drivers of the machine that made it"
+    return question.bad(summary, evidence, _name(loaded), _LACK)
+
+
+def _name(modules: Sequence[str]) -> str:
+    words = " ".join(modules)
+    return f'name them: add_drivers+=" {words} " for dracut, /etc/initramfs-tools/modules for Debian\'s; {_MAKE}'
 
 
 def _only_of_this_machine(image: Image) -> str:

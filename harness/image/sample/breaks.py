@@ -77,6 +77,8 @@ _ROWS = (
           cloud_init_faults.backported, suites=_OLD),
     Break("cloud-init-state", "it has run there already", ("generalised.cloud-init",), cloud_init_faults.state),
     Break("no-hyperv-modules", "the modules of Hyper-V are not there", ("modules.hv_netvsc",), system_faults.no_hyperv),
+    Break("initramfs-without-hyperv", "its initramfs has no driver of Hyper-V's", ("modules.initramfs",),
+          system_faults.initramfs_without_hyperv),
     Break("hv-netvsc-blacklisted", "modprobe may not load hv_netvsc", ("modules.hv_netvsc",),
           system_faults.netvsc_blacklisted),
     Break("udf-blacklisted", "modprobe may not load udf and isofs: the provisioning disk cannot be read",

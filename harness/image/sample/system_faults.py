@@ -53,6 +53,13 @@ def no_hyperv(site: Site) -> None:
         site.run("depmod", release)
 
 
+def initramfs_without_hyperv(site: Site) -> None:
+    """As one is that was made on another hypervisor, with the drivers of that machine alone."""
+    listed = site.read("etc/initramfs-tools/modules").splitlines(keepends=True)
+    site.write("etc/initramfs-tools/modules", "".join(name for name in listed if not name.startswith("hv_")))
+    site.run("update-initramfs", "-u", "-k", "all")
+
+
 def netvsc_blacklisted(site: Site) -> None:
     site.write("etc/modprobe.d/hardening.conf", "blacklist hv_netvsc\ninstall hv_netvsc /bin/false\n")
 

@@ -108,6 +108,13 @@ def unseen(**reasons: str) -> Callable[[Image], Image]:
     return lambda image: replace(image, unseen={path.replace("_", "/"): why for path, why in reasons.items()})
 
 
+def initramfs(*modules: str) -> Callable[[Image], Image]:
+    """With these modules in it, or, without any, not looked into."""
+    return lambda image: replace(
+        image, initramfs={path: frozenset(modules) for path in image.initramfs} if modules else {}
+    )
+
+
 def system(**fields: str) -> Callable[[Image], Image]:
     return lambda image: replace(image, system={**image.system, **fields})
 
@@ -202,10 +209,17 @@ DRIVERS: Sequence[Break] = (
         f"/boot/config-{KERNEL}": None})),
     Break("modules.drivers", ERROR, None, "modules.dep was not read", lay({f"{MODULES}/modules.dep": unread()})),
     Break("modules.initramfs", FAIL, "MSP-P334", "no initramfs", lay({f"/boot/initrd.img-{KERNEL}": None})),
+    Break("modules.initramfs", FAIL, "MSP-P334", "has no hv_storvsc: the root disk is not found",
+          initramfs("hv_vmbus", "sd_mod")),
+    Break("modules.initramfs", FAIL, "MSP-P334", 'hostonly="yes" in /etc/dracut.conf.d takes the drivers',
+          both(initramfs("virtio_scsi"), lay({"/etc/dracut.conf.d/1.conf": 'hostonly="yes"\n'})), trees.redhat),
+    Break("modules.initramfs", ERROR, None, "could not find out whether /boot/initrd.img",
+          both(initramfs(), lambda image: replace(image, unseen={f"/boot/initrd.img-{KERNEL}": "it is damaged"}))),
+    Break("modules.initramfs", SKIP, None, "in a form that is not read here", initramfs()),
     Break("modules.initramfs", WARN, None, "MODULES=dep",
-          lay({"/etc/initramfs-tools/initramfs.conf": "MODULES=dep\n"})),
+          both(initramfs(), lay({"/etc/initramfs-tools/initramfs.conf": "MODULES=dep\n"}))),
     Break("modules.initramfs", WARN, None, "hostonly",
-          lay({"/etc/dracut.conf.d/1.conf": 'hostonly="yes"\n'}), trees.redhat),
+          both(initramfs(), lay({"/etc/dracut.conf.d/1.conf": 'hostonly="yes"\n'})), trees.redhat),
 )  # fmt: skip
 
 AGENTS: Sequence[Break] = (
