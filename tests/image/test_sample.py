@@ -345,11 +345,6 @@ def test_each_fault_is_looked_at() -> None:
 
 # These write into files that are there.
 _BY_DPKG = ("no-agent", "no-cloud-init", "two-kernels", "initramfs-without-hyperv")
-    "no-agent",
-    "no-cloud-init",
-    "two-kernels",
-    "initramfs-without-hyperv",
-)  # which writes into files that are there
 _BY_PROGRAMS = ("no-hyperv-modules", "waagent-provisions", "host-keys")  # of the root
 _SMALL = (
     "boot", "etc", "usr/lib/systemd", "usr/lib/modules", "usr/lib/python3/dist-packages/cloudinit",
