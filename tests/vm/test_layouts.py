@@ -51,12 +51,14 @@ def test_a_layout_and_what_comes_of_it(kernel: Kernel, layout: Cgroup) -> None:
 def test_records_on_many_cpus(kernel: Kernel) -> None:
     """An LRU map with a free list for each processor drops records before it is full; ours is large enough for that.
 
-    How early depends on which processors the clients run on: 128 to 160 of 200 with one or two, 72 to 128 with eight.
+    How early depends on which processors the clients run on: 128 to 160 of 200 with one or two, 72 to 128 with eight. A
+    processor's list takes 128 entries at a time, so a third one may find none: on a host under load, 0 was seen.
     """
     found = results(Machine(kernel, cpus=8), "verify", "--only", "audit.capacity")
     kept = {id: result.evidence["all there with"] for id, result in found.items()}
     agents, ours = kept["audit.capacity.agent"], kept["audit.capacity.ours"]
     assert isinstance(agents, int)
     assert isinstance(ours, int)
-    assert 0 < agents < 200 < 10 * agents <= ours
+    assert agents < 200 < ours
+    assert 10 * agents <= ours
     assert found["audit.capacity.agent"].evidence["first lost within"]
