@@ -18,13 +18,13 @@ from pathlib import Path
 import harness
 from harness.command import run
 from harness.program import source
-from harness.vm import cache, forget
+from harness.vm import ahead, cache, forget
 from harness.vm.guest import Guest
 from harness.vm.kernels import Kernel
 
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
 
-_VERSION = 2  # of the archive of this package
+_VERSION = 3  # of the archive of this package
 _KIND, _KEPT = "packages", 4  # archives of the package, 5 MB each
 _LEFT_OUT = ("diagnose", "matrix", "image")  # layers that no job in a guest reaches
 
@@ -56,7 +56,7 @@ $b mount --move . /
 exec $b chroot . /usr/bin/python3 -c '
 from pathlib import Path
 from harness.vm import ahead
-ahead.use(Path("/msp/dataclasses"))
+ahead.use(Path("/msp/ahead"))
 from harness.vm import server
 server.main()'
 """
@@ -74,7 +74,7 @@ def initramfs(guest: Guest, kernel: Kernel, machine: Mapping[str, object]) -> by
     archive.file("msp/modules", "".join(f"{path}\n" for path in boot).encode())
     archive.file("msp/machine.json", json.dumps(machine).encode())
     archive.tree(modules, kernel.modules)
-    return _package(_top(), digest()).read_bytes() + archive.finished()
+    return _package(_top(), digest(), guest.name).read_bytes() + archive.finished()
 
 
 def digest() -> str:
@@ -104,33 +104,36 @@ def _files(top: Path) -> list[tuple[str, Path]]:
     return sorted(row for row in found if "__pycache__" not in row[1].parts)
 
 
-def _package(top: Path, digest: str) -> Path:
+def _package(top: Path, digest: str, guest: str) -> Path:
     """The archive of the package with its modules compiled, which takes seconds: made once for each state of it.
 
-    A module's bytecode is marked as not to be checked against its source: the archive has both, of one moment.
+    It has the code of what the package requires, too, and so is for one guest's root, by its name. The few modules that
+    are not ahead have bytecode that is marked as not to be checked against its source: both are of one moment.
     """
 
     def make(place: Path) -> None:
-        archive = Archive()
-        compiled = place / "module.pyc"
-        for name, path in _files(top):
-            archive.copy(f"msp/{name}", path)
-            if path.suffix == ".py":
-                mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-                py_compile.compile(str(path), str(compiled), f"/msp/{name}", doraise=True, invalidation_mode=mode)
-                archive.file(f"msp/{Path(name).parent}/__pycache__/{_bytecode(path.stem)}", compiled.read_bytes())
-        compiled.unlink()
         run(
-            [sys.executable, "-c", _RECORD, place / "dataclasses"],
+            [sys.executable, "-P", "-c", _RECORD, place / "ahead"],
             environment={**os.environ, "PYTHONPATH": str(top.parent), "PYTHONDONTWRITEBYTECODE": "1"},
             timeout=_RECORD_SECONDS,
         )
-        archive.copy("msp/dataclasses", place / "dataclasses")
+        there = ahead.files(place / "ahead")
+        archive = Archive()
+        archive.copy("msp/ahead", place / "ahead")
+        compiled = place / "module.pyc"
+        for name, path in _files(top):
+            archive.copy(f"msp/{name}", path)
+            if path.suffix == ".py" and f"/msp/{name}" not in there:
+                mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+                py_compile.compile(str(path), str(compiled), f"/msp/{name}", doraise=True, invalidation_mode=mode)
+                archive.file(f"msp/{Path(name).parent}/__pycache__/{_bytecode(path.stem)}", compiled.read_bytes())
+        compiled.unlink(missing_ok=True)
         (place / "package.cpio").write_bytes(archive.finished())
 
-    there = cache.kept(_KIND, digest[:32], make) / "package.cpio"
+    name = hashlib.sha256(json.dumps([digest, guest, sys.version]).encode()).hexdigest()[:32]
+    archive = cache.kept(_KIND, name, make) / "package.cpio"
     forget.all_but(_KEPT, _KIND)
-    return there
+    return archive
 
 
 def _bytecode(module: str) -> str:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
+from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
-from harness.vm.kernels import Kernel
+
+if TYPE_CHECKING:
+    from harness.vm.kernels import Kernel
 
 MOST_CPUS = 64
 LEAST_MEMORY, MOST_MEMORY = 192, 16384  # MiB; with less the interpreter does not start

@@ -32,7 +32,7 @@ _BOARD = "q35,memory-backend=ram,sata=off,smbus=off,i8042=off,vmport=off"  # wit
 _WORDS = (
     "console=ttyS0", "quiet", "loglevel=4",
     "panic=-1", "oops=panic",  # with -no-reboot a panic ends QEMU; an oops must not go unseen
-    "no_timer_check", "cryptomgr.notests",  # emulated, each takes tenths of a second
+    "no_timer_check", "cryptomgr.notests", "noreplace-smp",  # emulated, each takes tenths of a second
     "random.trust_cpu=on",  # nothing else gives a guest entropy before its first job
 )  # fmt: skip
 _PIECE = 1 << 16

@@ -88,20 +88,28 @@ def _now() -> str:
 
 def _resumed(host: _Host, by: str, job: Job) -> Report:
     """From a saved guest, made where there is none; cold where it cannot be made or does not come back."""
-    machine = host.machine
-    name = saved.name(machine, host.guest, by)
+    name = saved.name(host.machine, host.guest, by)
+    found = saved.find(name)
     try:
-        found = saved.find(name)
-        if found is None:
-            host.tell(f"booting {machine.kernel.release}, and saving it prepared: later jobs resume it")
-            found = saved.make(machine, host.guest, by, name, lambda running: _prepare(host, by, running))
+        report = None if found else _saved_first(host, by, name, job)
     except _NotPrepared as error:
         return _booted(host, by, job, f", for none could be saved: {error}")
+    if report is not None:
+        return report
     try:
-        return _from_saved(host, by, found, job)
+        return _from_saved(host, by, found or saved.there(name), job)
     except (_NotBack, saved.Refused) as error:
         saved.discard(name)
         return _booted(host, by, job, f", for the saved one did not come back: {error}")
+
+
+def _saved_first(host: _Host, by: str, name: str, job: Job) -> Report | None:
+    """By the guest that is saved for this: it goes on with the job. None where another process saved one meanwhile."""
+    host.tell(f"booting {host.machine.kernel.release}, and saving it prepared: later jobs resume it")
+    with saved.make(host.machine, host.guest, by, name, lambda running: _prepare(host, by, running)) as running:
+        if running is None:
+            return None
+        return _report(host, by, "saved", _perform(host, by, running, job, prepared=True), running)
 
 
 def _from_saved(host: _Host, by: str, found: Saved, job: Job) -> Report:
@@ -109,7 +117,9 @@ def _from_saved(host: _Host, by: str, found: Saved, job: Job) -> Report:
     with saved.resume(found, host.machine, host.guest, by) as running:
         checking = found.checking()  # beside the guest, which seldom needs every processor
         try:
-            report = _report(host, by, "resumed", _perform(host, by, running, job, resumed=True), running)
+            report = _report(
+                host, by, "resumed", _perform(host, by, running, job, prepared=True, resumed=True), running
+            )
         except Failed:
             if damage := checking.result():
                 raise _NotBack(damage) from None
@@ -136,9 +146,10 @@ class _NotBack(Exception):
 
 def _prepare(host: _Host, by: str, running: Running) -> None:
     """Wait for a booting guest, and have it make what every job needs."""
+    given = _given({}, _PREPARED_FOR)  # while the guest boots
     _wait_for_boot(host, by, running)
     limit = limits.job(host.machine, by, _PREPARED_FOR[0])
-    running.send({"prepare": _given({}, _PREPARED_FOR)}, time.monotonic() + limit.seconds)
+    running.send({"prepare": given}, time.monotonic() + limit.seconds)
     try:
         message = _received(running, limit, failed.PREPARING)
         if "ready" not in message:
@@ -160,14 +171,16 @@ def _wait_for_boot(host: _Host, by: str, running: Running) -> None:
         )
 
 
-def _perform(host: _Host, by: str, running: Running, job: Job, *, resumed: bool = False) -> Mapping[str, Any]:
-    """Have a guest that is ready do a job: what it says at the end.
+def _perform(
+    host: _Host, by: str, running: Running, job: Job, *, prepared: bool = False, resumed: bool = False
+) -> Mapping[str, Any]:
+    """Have a guest that is ready do a job: what it says at the end. A prepared one has all programs.
 
     Raises Failed; _NotBack for a saved one that does not take it.
     """
     limit = Limit(job.timeout, "--timeout") if job.timeout else limits.job(host.machine, by, job.arguments)
     start = limits.resume() if resumed else limit
-    sent = running.send({"job": _message(job, resumed=resumed)}, time.monotonic() + start.seconds)
+    sent = running.send({"job": _message(job, prepared=prepared)}, time.monotonic() + start.seconds)
     if resumed and (not sent or _message_of(running, time.monotonic() + start.seconds, "accepted") is None):
         last = (running.output("qemu") or running.output("console")).strip().splitlines()
         raise _NotBack(last[-1] if last else f"it was silent for {start}")
@@ -182,11 +195,11 @@ def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _message(job: Job, *, resumed: bool) -> dict[str, Any]:
+def _message(job: Job, *, prepared: bool) -> dict[str, Any]:
     """A job as the guest's server takes it: the time now, and randomness that no other copy has."""
     return {
         "arguments": list(job.arguments),
-        **_given(job.files, [] if resumed or job.arguments[0] not in _COMPILED else [job.arguments]),
+        **_given(job.files, [] if prepared or job.arguments[0] not in _COMPILED else [job.arguments]),
         "seed": base64.b64encode(os.urandom(64)).decode(),
         "time": time.time(),
     }

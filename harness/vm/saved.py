@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ KIND = "saved"
 _MEMORY, _DEVICES, _RECORD = "memory", "devices", "saved.json"
 _VERSION = 2  # of how a guest is saved and prepared
 _BLOCK = 1 << 16  # bytes
+_NOTHING = bytes(_BLOCK)
 _KEPT = 24  # saved guests, 0.2 GB each
 _SAVE_SECONDS = 60  # it takes a tenth of a second
 _FORGOTTEN_AFTER = 12 * 3600  # seconds; two states of the code may be in use beside each other
@@ -120,6 +121,11 @@ def find(name: str) -> Saved | None:
     return Saved(entry) if cache.hold(entry) and not damage(entry) else None
 
 
+def there(name: str) -> Saved:
+    """The saved guest of a name that is known to be there."""
+    return Saved(cache.directory() / KIND / name)
+
+
 def damage(entry: Path) -> str:
     """What is wrong with an entry's files, by their sizes: memory that ends early would kill QEMU."""
     try:
@@ -133,30 +139,46 @@ def damage(entry: Path) -> str:
     return ""
 
 
-def make(machine: Machine, guest: Guest, accelerator: str, name: str, prepare: Callable[[Running], None]) -> Saved:
+@contextmanager
+def make(
+    machine: Machine, guest: Guest, accelerator: str, name: str, prepare: Callable[[Running], None]
+) -> Iterator[Running | None]:
     """Boot a guest, have it prepared, and save it under this name. Others of its kernel and machine go when unused.
 
-    prepare is given the booting guest, and raises what this raises where it does not come up.
+    prepare is given the booting guest, and raises what this raises where it does not come up. Gives that guest, which
+    goes on from where it was saved and waits for a job as a copy would: to start another QEMU, which would have all
+    code to translate again, takes as long as the job. None where another process has saved one meanwhile.
     """
+    with ExitStack() as stack:
+        saving: list[_Saving] = []
 
-    def fill(place: Path) -> None:
-        with qemu.memory("guest's memory") as memory:
-            os.ftruncate(memory, machine.memory << 20)
-            _boot_and_save(machine, guest, accelerator, memory, place / _DEVICES, prepare)
-            checksums = {_MEMORY: _copy(memory, place / _MEMORY)}
-        whole = [(0, (place / _DEVICES).stat().st_size)]
-        checksums[_DEVICES] = _checksum(place / _DEVICES, whole), whole
-        record = {
-            "sizes": {file: (place / file).stat().st_size for file in checksums},
-            "checksums": checksums,
-            "kernel": machine.kernel.origin,
-            "variation": machine.variation,
-        }
-        (place / _RECORD).write_text(json.dumps(record, indent=1))
+        def fill(place: Path) -> None:
+            saving.append(stack.enter_context(_boot_and_save(machine, guest, accelerator, place / _DEVICES, prepare)))
+            checksums = {_MEMORY: _copy(saving[0].memory, place / _MEMORY)}
+            whole = [(0, (place / _DEVICES).stat().st_size)]
+            checksums[_DEVICES] = _checksum(place / _DEVICES, whole), whole
+            record = {
+                "sizes": {file: (place / file).stat().st_size for file in checksums},
+                "checksums": checksums,
+                "kernel": machine.kernel.origin,
+                "variation": machine.variation,
+            }
+            (place / _RECORD).write_text(json.dumps(record, indent=1))
 
-    entry = cache.kept(KIND, name, fill, damage)
-    _forget_older(entry)
-    return Saved(entry)
+        entry = cache.kept(KIND, name, fill, damage)
+        _forget_older(entry)
+        if saving:
+            saving[0].monitor.ask("cont")
+        yield saving[0].running if saving else None
+
+
+@dataclass(frozen=True)
+class _Saving:
+    """A guest that stands still since it was saved: its QEMU, and the descriptor of its memory."""
+
+    running: Running
+    monitor: Monitor
+    memory: int
 
 
 def discard(name: str) -> None:
@@ -180,12 +202,19 @@ def _forget_older(entry: Path) -> None:
     forget.all_but(_KEPT, KIND)
 
 
+@contextmanager
 def _boot_and_save(
-    machine: Machine, guest: Guest, accelerator: str, memory: int, devices: Path, prepare: Callable[[Running], None]
-) -> None:
+    machine: Machine, guest: Guest, accelerator: str, devices: Path, prepare: Callable[[Running], None]
+) -> Iterator[_Saving]:
     words, theirs, ours = qemu.monitor()
-    shared = boot.memory_words(machine, Path(f"/proc/self/fd/{memory}"), shared=True)
-    with ours, theirs, boot.cold(machine, guest, accelerator, [*shared, *words], (memory, theirs.fileno())) as running:
+    with ExitStack() as stack:
+        stack.enter_context(ours)
+        stack.enter_context(theirs)
+        memory = stack.enter_context(qemu.memory("guest's memory"))
+        os.ftruncate(memory, machine.memory << 20)
+        shared = boot.memory_words(machine, Path(f"/proc/self/fd/{memory}"), shared=True)
+        inherited = (memory, theirs.fileno())
+        running = stack.enter_context(boot.cold(machine, guest, accelerator, [*shared, *words], inherited))
         theirs.close()
         prepare(running)
         monitor = Monitor(ours)
@@ -199,6 +228,7 @@ def _boot_and_save(
                     happened = str(status.get("error-desc") or status.get("status"))
                     raise HarnessError("save a guest", happened, "use --fresh, which saves none")
                 time.sleep(0.005)
+        yield _Saving(running, monitor, memory)
 
 
 def _copy(memory: int, target: Path) -> tuple[int, Parts]:
@@ -212,7 +242,7 @@ def _copy(memory: int, target: Path) -> tuple[int, Parts]:
         for begin, end in _data(memory):
             for block in range(begin, end, _BLOCK):
                 content = os.pread(memory, min(_BLOCK, end - block), block)
-                if content.count(0) != len(content):
+                if content != _NOTHING[: len(content)]:
                     file.seek(block)
                     file.write(content)
                     checksum = zlib.crc32(content, checksum)

@@ -53,14 +53,24 @@ _SELDOM = (
     "agent",
     "failures",
     "checks.agent_",
+    "checks.census",
+    "checks.here",
+    "checks.inspect",
+    "lab.behaviours",
+    "lab.cost",
+    "report.compare",
+    "report.html",
+    "report.junit",
+    "report.markdown",
+    "report.page",
     "lab.agent_",
     "lab.platform",
     "lab.scenarios",
     "lab.secure",
 )
-"""What only the jobs import that bring failures about: packages, and the beginnings of modules' names."""
+"""What most jobs do without: packages, and the beginnings of modules' names."""
 
-_LATE = ("importlib.resources", "urllib.request", "rich.console", "rich.text", "rich.cells", "rich.table")
+_LATE = ("importlib.resources", "rich.console", "rich.text", "rich.cells", "rich.table")
 """What the packages above import only when they want it."""
 
 _MOUNTS = (
