@@ -44,6 +44,7 @@ UNMEASURED = 150.0
 RACES = 3
 """Boots of the race unless more are asked for."""
 
+_SHOWN = 160  # characters of what the agent says, in a summary
 Tell = Callable[[str], None]
 
 
@@ -239,7 +240,9 @@ def judged(
     if problem := _problem(recipe, lost, worst, said, cured):
         return Outcome.FAIL, problem, evidence, observed
     often = f" in {len(lost)} of {len(failing)} boots" if recipe.races else ""
-    summary = f"reproduced{often}: row {recipe.row.number}: {worst.end.portal}; remedy works: {recipe.remedy}"
+    row = f"row {recipe.row.number}" + (f", {recipe.cause}" if recipe.cause else "")
+    words = f": {agents_words(worst)}" if recipe.cause else ""
+    summary = f"reproduced{often}: {row}: {worst.end.portal}{words}; remedy works: {recipe.remedy}"
     return Outcome.PASS, summary[:600], evidence, observed
 
 
@@ -271,6 +274,14 @@ def report_of(boot: Boot) -> str:
     reports = [row.report for row in boot.seen.reports]
     first = next((report for report in reports if not report.ready), reports[0] if reports else None)
     return "" if first is None else (first.description or first.state)
+
+
+def agents_words(boot: Boot) -> str:
+    """What the first report that is not ready has of the agent's own: which of the row's causes it is."""
+    report = next((row.report for row in boot.seen.reports if not row.report.ready), None)
+    said = report.fields.get("stderr", "") if report else ""
+    first = said.strip().partition("\n")[0]
+    return first if len(first) <= _SHOWN else f"{first[:_SHOWN]}…"
 
 
 @cache

@@ -87,6 +87,20 @@ def test_a_row_that_came_about_and_was_cured_passes(recipe: Recipe) -> None:
     assert observed["timeline"]
 
 
+@pytest.mark.parametrize("recipe", [row for row in RECIPES if row.cause], ids=lambda recipe: recipe.name)
+def test_the_summary_of_the_last_row_says_which_of_its_causes(recipe: Recipe) -> None:
+    boot = EXAMPLES[recipe.name]
+    summary = judged(recipe, [boot], CURED)[1]
+    assert f"row 4, {recipe.cause}: " in summary
+    assert boot.seen.reports[0].report.fields["stderr"] in summary
+
+
+def test_of_the_agent_s_words_the_beginning_of_the_first_line_is_shown() -> None:
+    assert provisioning.agents_words(said("keyLatchStatus", "x" * 1000)) == "keyLatchStatus - " + "x" * 143 + "…"
+    assert provisioning.agents_words(said("ebpfProgramStatus", "first\nsecond")) == "ebpfProgramStatus - first"
+    assert provisioning.agents_words(CURED) == ""
+
+
 @pytest.mark.parametrize("recipe", [row for row in RECIPES if row.row.number < 4], ids=lambda recipe: recipe.name)
 def test_the_guide_s_words_are_the_portal_s(recipe: Recipe) -> None:
     _, _, evidence, _ = judged(recipe, [EXAMPLES[recipe.name]], CURED)
