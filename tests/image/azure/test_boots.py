@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from harness import cli
 from harness.checks.recording import Recording
 from harness.checks.side_by_side import Work, side_by_side
+from harness.command import run
 from harness.image import provisioning, sample
 from harness.image.azure import boot_results, full_results
 from harness.image.azure.check import How, once
@@ -20,6 +22,7 @@ from harness.image.azure.machine import UEFI, Hardware
 from harness.image.sample import Sample
 from harness.lab import scenarios
 from harness.report import Outcome, Report, Result
+from harness.report import json as report_json
 from harness.vm import qemu
 
 _PROGRAMS = ("mmdebstrap", "mke2fs", "debugfs", "grub-mkimage", "qemu-img", "guestfish", qemu.BINARY)
@@ -172,3 +175,23 @@ def test_other_generations_of_cloud_init(suite: str) -> None:
     with provisioning.disk_of(provisioning.Deployed(suite, agent=False), print) as disk:
         boot = once(disk, "qcow2", How(), print)
     assert boot.happened.number == {"bullseye": 1, "forky": 2}[suite]
+
+
+@pytest.mark.slow(reason="the whole of --full: the image is read, its kernel boots, and it: 4 min each")
+@pytest.mark.parametrize("form", ["vhd-fixed", "vhdx"])
+def test_an_image_in_azure_s_own_form_boots(form: str, tmp_path: Path) -> None:
+    """From the command on. bookworm with the agent is row 3, whoever wins its race."""
+    kind = {"vhd-fixed": ("vpc", "-o", "subformat=fixed,force_size"), "vhdx": ("vhdx",)}[form]
+    image, target = tmp_path / "image", tmp_path / "report.json"
+    run(["qemu-img", "convert", "-O", *kind, sample.good("bookworm"), image], timeout=600)
+    before = _digest(image)
+    cli.main(["image", "check", "--full", str(image), "--json", str(target)])
+    assert _digest(image) == before
+    results = {result.id: result for result in report_json.load(target.read_text()).results}
+    assert results["disk.format"].evidence["format"] == form
+    for id in ("boot.kernel-started", "boot.network", "boot.provisioning-disk", "boot.agent-started", "full.report"):
+        assert results[id].outcome is Outcome.PASS, results[id].summary
+    row = results["full.row"]
+    assert row.evidence["predicted row"] == 3
+    assert row.evidence["row"] == (0 if row.evidence["provisions"] else 3), row.summary
+    assert "NOT as predicted" not in row.summary
