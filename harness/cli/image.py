@@ -170,8 +170,10 @@ def _path(text: str) -> Path:
 
 
 def _tell(line: str) -> None:
+    from harness.report.text import visible
+
     if sys.stderr.isatty():
-        print(line, file=sys.stderr, flush=True)
+        print(visible(line), file=sys.stderr, flush=True)
 
 
 def run_build(options: argparse.Namespace) -> int:

@@ -112,7 +112,7 @@ def _run_provisioning(options: argparse.Namespace) -> int:
             options.names,
             progress,
             races=options.repeat or provisioning.RACES,
-            tell=lambda line: print(line, file=sys.stderr),
+            tell=progress.aside,
         )
         for result in found:
             interruption.check()

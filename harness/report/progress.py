@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from types import TracebackType
@@ -63,6 +64,14 @@ class Progress:
             if self._verbose:
                 self._erase()
                 self._tell(result)
+            self._paint()
+
+    def aside(self, text: str) -> None:
+        """A line on standard error, which may be the same terminal: what is painted there gives way to it."""
+        with self._lock:
+            self._erase()
+            with contextlib.suppress(OSError):
+                print(visible(text), file=sys.stderr, flush=True)
             self._paint()
 
     def line(self) -> str:

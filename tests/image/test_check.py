@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness import cli
+from harness.cli import image as cli_image
 from harness.errors import HarnessError
 from harness.image import azure, check, checks, own_kernel, predict, said, sample
 from harness.image.check import Depth, Options
@@ -251,3 +253,11 @@ def test_the_faults_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["image", "build-sample", "--list-breaks"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in breaks.BREAKS)
+
+
+def test_what_a_guest_says_does_not_reach_the_terminal_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    cli_image._tell("60 s: it reports NotReady \x1b[2J")
+    assert capsys.readouterr().err == "60 s: it reports NotReady \\x1b[2J\n"

@@ -203,6 +203,21 @@ def test_progress_on_a_terminal_is_one_line_and_gone_at_the_end(monkeypatch: pyt
     assert "\n" not in stream.getvalue()
 
 
+def test_an_aside_does_not_stand_behind_what_is_painted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress(console(sys.stdout, width=100), 2) as told:
+        monkeypatch.setattr(sys, "stderr", sys.stdout)  # one terminal for both
+        told.starting("redirect.imds", "IMDS is redirected")
+        told.aside("58 s: \x1b[31m")
+    paintings = capsys.readouterr().out.split("\r\x1b[2K")
+    assert "0/2" in paintings[1]
+    assert paintings[2] == "58 s: \\x1b[31m\n"
+    assert "0/2" in paintings[3]
+    assert paintings[-1] == ""
+
+
 @pytest.mark.parametrize("width", [1, 10, 40, 60, 100])
 def test_progress_fits_the_width(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")

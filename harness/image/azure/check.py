@@ -93,8 +93,6 @@ def boot(
     yield from boot_results.results(first)
     if not provision:
         return
-    for row in first.timeline.rows:
-        tell(row.text())
     yield from full_results.results(first, results)
     if repeat > 1:
         boots = [first, *_again(source, image.disk.format, how, repeat - 1, tell)]

@@ -17,6 +17,7 @@ from harness.lab.platform import Platform
 from harness.lab.scenarios import Scenario
 from harness.lab.secure_channel import Event
 from harness.lab.worker import Worker
+from harness.report.text import visible
 from harness.vm.limits import Limit
 
 Tell = Callable[[str], None]
@@ -109,7 +110,7 @@ def _watch(
             tell(f"{now.latched_at:.0f} s: its agent has latched a key")
         for row in now.reports[told:]:
             told += 1
-            tell(f"{row.at:.0f} s: it reports {row.report.state} {row.report.reason}".rstrip())
+            tell(visible(f"{row.at:.0f} s: it reports {row.report.state} {row.report.reason}".rstrip()))
         if ended:
             return ENDED, limit
         elapsed = time.time() - seen.began
