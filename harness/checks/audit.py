@@ -185,7 +185,7 @@ def _pid_reused(redirection: Redirection) -> Result:
     first = redirection.lab.ask(Request.to(WIRESERVER))
     redirection.lab.kill(first.pid)  # it has ended; this waits until its pid is free
     request = Request.to(WIRESERVER, uid=NOBODY, options={"pid": first.pid})
-    redirection.lab.since()
+    redirection.lab.forget()
     second = redirection.lab.ask(request)
     found.expect(first.status == 200, f"root got {first.status or first.error}")
     found.expect(second.pid == first.pid, f"the second client has pid {second.pid}, not {first.pid}")

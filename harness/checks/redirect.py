@@ -72,7 +72,7 @@ def look(redirection: Redirection, request: Request) -> Sides:
 def look_all(redirection: Redirection, requests: Sequence[Request]) -> list[Sides]:
     """Send clients, all at once, and take the four sides of each."""
     lab = redirection.lab
-    lab.since()
+    lab.forget()
     return sides(redirection, list(zip(requests, ask_all(lab, requests), strict=True)))
 
 
@@ -220,7 +220,7 @@ def _skipped(redirection: Redirection) -> Result:
     """A process of skip_process_map: it must be there before it connects, so the client waits for it."""
     found = Findings()
     lab, request = redirection.lab, Request.to(IMDS, behaviour="wait")
-    lab.since()
+    lab.forget()
     with lab.client(request) as client:
         client.seen()
         maps.skip(redirection.skip_map, client.pid)

@@ -103,10 +103,11 @@ def _results(started: Started, about: _About) -> Generator[Result, None, None]:
     if blocked or lacking is not None or started.machine.cgroup2 is None:
         return
     from harness.lab import state
+    from harness.lab.bystander import bystanders
     from harness.program.attach import Way
 
     way = Way.LINK if started.machine.has("bpf-link") else Way.MULTI
-    with state.begin(started.machine.cgroup2) as run:
+    with state.begin(started.machine.cgroup2) as run, bystanders(run, way):
         about.run = run.id
         if started.options.object is not None:
             yield from _object_results(started, started.options.object, run, way, about)

@@ -8,6 +8,7 @@ format=text), the sentence is ours and only the status is theirs; OUR_WORDS mark
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -139,9 +140,17 @@ def _instance(call: Call) -> Response:
         if found is None:
             return _not_found(call)
     as_text = call.query.get("format", "json").lower() == "text"
+    if found is INSTANCE and not as_text:
+        return _whole()
     if not isinstance(found, str):
         return _text("\n".join(_names(found))) if as_text else json_answer(200, found)
     return _text(found) if as_text else _bad(OUR_WORDS["leaf"])
+
+
+@functools.cache
+def _whole() -> Response:
+    """What nearly all ask for: made once."""
+    return json_answer(200, INSTANCE)
 
 
 def _below(found: Any, name: str) -> Any:

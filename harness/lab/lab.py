@@ -17,8 +17,9 @@ import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from harness.agent.proxy import Proxy
@@ -68,6 +69,40 @@ class Arrived:
         return [value for key, value in self.headers if key.lower() == name]
 
 
+@dataclass
+class _Told:
+    """Whether proxy and fabric have told all that the lab's clients did: not once one was started, or went on."""
+
+    all: bool = False
+
+
+class _Watched:
+    """A client, which may do something that nobody has told yet when it is let go on, and until it is closed."""
+
+    def __init__(self, client: AtWork, told: _Told):
+        told.all = False
+        self._client = client
+        self._told = told
+        self.pid = client.pid
+
+    def seen(self) -> Seen:
+        return self._client.seen()
+
+    def release(self) -> None:
+        self._told.all = False
+        self._client.release()
+
+    def __enter__(self) -> _Watched:
+        self._client.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._told.all = False
+        self._client.__exit__(kind, error, trace)
+
+
 @dataclass(frozen=True)
 class Lab:
     """A running lab."""
@@ -78,6 +113,7 @@ class Lab:
     proxy: Worker
     fabric: Worker
     crew: Crew
+    _told: _Told = field(default_factory=_Told)
 
     @property
     def attach_cgroup(self) -> Path:
@@ -100,7 +136,8 @@ class Lab:
 
     def client(self, request: Request) -> AtWork:
         """Start a client in the VM, in the covered cgroup unless it names another: one that stays, where it can."""
-        return self.crew.client(request) if self.crew.does(request) else clients.Client(self.vm, request)
+        one = self.crew.client(request) if self.crew.does(request) else clients.Client(self.vm, request)
+        return _Watched(one, self._told)
 
     def ask(self, request: Request) -> Seen:
         with self.client(request) as client:
@@ -128,7 +165,14 @@ class Lab:
         self.proxy.post("accepted")
         self.fabric.post("captured")
         rows, (packets, dropped) = self.proxy.reply("accepted")[0], self.fabric.reply("captured")[0]
-        return [_accepted(row) for row in rows], _packets(packets, dropped)
+        seen = [_accepted(row) for row in rows], _packets(packets, dropped)
+        self._told.all = True
+        return seen
+
+    def forget(self) -> None:
+        """Have since() tell only of clients that are started from here on. Where it told all last, that is so."""
+        if not self._told.all:
+            self.since()
 
     def renewed(self) -> Lab:
         """As if it had just been built: its workers forget what they saw, and its proxy has another nonce."""
@@ -137,7 +181,7 @@ class Lab:
         self.fabric.post("forget")
         self.proxy.reply("renew")
         self.fabric.reply("forget")
-        return replace(self, nonce=nonce)
+        return replace(self, nonce=nonce, _told=_Told(all=True))
 
     def requests(self, part: str) -> list[Arrived]:
         """What reached the fabric with this text in its target, in order; at most the last 1,000."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import gc
 import inspect
 import json
@@ -171,36 +172,66 @@ def _serve(control: socket.socket, handlers: Mapping[str, Handler]) -> None:
 
 
 async def _serve_asynchronously(control: socket.socket, start: Callable[[], Mapping[str, Handler]]) -> None:
+    """One call after the other, each in the turn of the loop in which it comes, unless it has to wait."""
     handlers = start()
     control.setblocking(False)
     loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(control, ready.set)
-    while True:
-        await ready.wait()
-        ready.clear()
+    ended: asyncio.Future[None] = loop.create_future()
+    waiting: set[asyncio.Task[None]] = set()
+
+    def serve() -> None:
         try:
             packet, descriptors, _, _ = socket.recv_fds(control, _PACKET, _DESCRIPTORS)
+            if not packet:
+                loop.remove_reader(control)
+                ended.set_result(None)
+                return
+            answer = _attempt(handlers, packet, list(descriptors))
+            if isinstance(answer, Awaitable):
+                loop.remove_reader(control)
+                waiting.add(loop.create_task(finish(answer)))
+            else:
+                reply(answer)
         except BlockingIOError:
-            continue
-        if not packet:
-            return
-        answer = _attempt(handlers, packet, list(descriptors))
-        if isinstance(answer, Awaitable):
-            try:
-                answer = await answer
-            except Exception as error:
-                answer = error
+            pass
+        except Exception as error:
+            fail(error)
+
+    async def finish(answer: Awaitable[Any]) -> None:
+        try:
+            value = await answer
+        except Exception as error:
+            value = error
+        try:
+            reply(value)
+            loop.add_reader(control, serve)
+        except Exception as error:
+            fail(error)
+
+    def reply(answer: Any) -> None:
         control.setblocking(True)
         _send(control, answer)
         control.setblocking(False)
+
+    def fail(error: Exception) -> None:
+        loop.remove_reader(control)
+        if not ended.done():
+            ended.set_exception(error)
+
+    loop.add_reader(control, serve)
+    await ended
+
+
+@functools.cache
+def _takes_descriptors(handler: Handler) -> bool:
+    return "descriptors" in inspect.signature(handler).parameters
 
 
 def _attempt(handlers: Mapping[str, Handler], packet: bytes, descriptors: list[int]) -> Any:
     try:
         name, arguments = json.loads(packet)
         handler = handlers[name]
-        if "descriptors" in inspect.signature(handler).parameters:
+        if _takes_descriptors(handler):
             arguments["descriptors"] = descriptors
         else:
             for number in descriptors:
