@@ -20,6 +20,7 @@ from harness.errors import HarnessError
 from harness.kernel import bpf
 from harness.lab import lab as labs
 from harness.lab import state
+from harness.lab.bystander import bystanders
 from harness.lab.clients import NOBODY, Request
 from harness.lab.lab import Lab
 from harness.lab.state import Run
@@ -52,7 +53,9 @@ def prepare() -> bool:
         bpf.lift_memlock_limit()
         run = state.prepare(machine.cgroup2)
         lab = labs.prepare_lab(run)
-        _use(run, lab, verify.best_join(machine), Way.LINK if machine.has("bpf-link") else Way.MULTI)
+        way = Way.LINK if machine.has("bpf-link") else Way.MULTI
+        with bystanders(run, way):
+            _use(run, lab, verify.best_join(machine), way)
         lab.crew.fill(WAITING | {(0, str(lab.outside_cgroup)): 1})
         _warm(lab)
         lab.renewed()
