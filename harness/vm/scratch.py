@@ -18,14 +18,24 @@ def directory(name: str) -> Iterator[Path]:
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         with suppress(OSError):
             _remove_unused(left)
-    place = Path(tempfile.mkdtemp(prefix=prefix))
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    place, descriptor = _made(prefix)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
         os.close(descriptor)
+
+
+def _made(prefix: str) -> tuple[Path, int]:
+    """A new directory and the descriptor that holds its lock."""
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=prefix))
+        with suppress(FileNotFoundError):  # another process took it for one that was left, before it had its lock
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if os.fstat(descriptor).st_nlink:
+                return place, descriptor
+            os.close(descriptor)
 
 
 def _remove_unused(place: Path) -> None:
