@@ -287,7 +287,12 @@ def _row(found: Prediction, by_id: Mapping[str, Result]) -> Result:
                   guide=guide.NEW_VM_LINUX)  # fmt: skip
 
 
+_LOAD = "whether its kernel takes the agent's eBPF object: --kernel"
+_START = "whether the agent comes up: --boot"
+
+
 def _of_outcome(found: Prediction, by_id: Mapping[str, Result]) -> Result:
+    tried = any(name.startswith("own-kernel.load.") for name in by_id)
     evidence: dict[str, Json] = {
         "will provision": str(found.provisions),
         "row": found.row.number if found.row else None,
@@ -300,12 +305,13 @@ def _of_outcome(found: Prediction, by_id: Mapping[str, Result]) -> Result:
     if found.provisions is Provisions.YES:
         platform = codes.all_codes()["MSP-P205"]
         evidence["if it fails all the same"] = f"{platform.id}: {platform.title}. {platform.remedy}"
+        evidence["not tried"] = [_START] if tried else [_LOAD, _START]
     remedies = [by_id[name].remedy for name in found.reasons if name in by_id and by_id[name].outcome in BLOCKED]
     remedy = next((text for text in remedies if text), None) or (found.code.remedy if found.code else None)
     if found.provisions is Provisions.UNKNOWN:
         remedy = "see the ERRORs above; `msp-harness image check --full IMAGE` finds it out"
     summary = {
-        Provisions.YES: f"it will provision: {found.summary}",
+        Provisions.YES: f"it will provision{'' if tried else ', as far as can be read'}: {found.summary}",
         Provisions.MAYBE: f"it may fail, up to 100% of the time: {found.summary}",
         Provisions.NO: f"it will not provision: {found.summary}",
         Provisions.UNKNOWN: f"not known: {found.summary}",

@@ -53,6 +53,11 @@ def test_a_good_image_will_provision(name: str) -> None:
     outcome = list(predict.results(image, checked))[-1]
     assert outcome.outcome is Outcome.PASS
     assert "MSP-P205" in str(outcome.evidence["if it fails all the same"])
+    assert outcome.summary.startswith("it will provision, as far as can be read: ")
+    loaded = Result("own-kernel.load.connect4", "", Outcome.PASS, "")
+    tried = list(predict.results(image, [*checked, loaded]))[-1]
+    assert tried.summary.startswith("it will provision: ")
+    assert len(outcome.evidence["not tried"]) == len(tried.evidence["not tried"]) + 1  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
