@@ -22,6 +22,7 @@ from harness.image import check
 from harness.report import EXIT_CHECK_FAILED, Outcome, Result
 from harness.report import json as report_json
 from tests.image.systems import needs_guestfish, tree
+from tests.image.tars import tarred
 
 pytestmark = [needs_guestfish]
 
@@ -35,16 +36,6 @@ PACKERS: Mapping[str, Pack] = {
     "tar.zst": zstandard.ZstdCompressor().compress,
 }
 NOISE = 200_000  # bytes that no packer makes smaller: what is cut off of an archive is content, and no padding
-
-
-def tarred(files: Mapping[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return stream.getvalue()
 
 
 def oci(layers: Sequence[bytes], *, cut: bool = False) -> bytes:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +14,7 @@ from harness.errors import HarnessError
 from harness.image import layers, stream
 from harness.vm import archives
 from harness.vm.appliance import Appliance
+from tests.image.tars import tarred
 from tests.image.test_stream import PACKERS
 
 pytestmark = pytest.mark.skipif(
@@ -45,13 +44,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def layer(**files: bytes) -> bytes:
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return target.getvalue()
+    return tarred(files)
 
 
 def merged(root: Path, *contents: bytes | None) -> list[str]:
