@@ -23,6 +23,23 @@ def memory_words(machine: Machine, file: Path | None = None, *, shared: bool = F
     return ["-m", str(machine.memory), "-object", backend]
 
 
+def arguments(machine: Machine, guest: Guest, accelerator: str, initial: Path, words: Sequence[str] = ()) -> list[str]:
+    """QEMU's words for a boot; initial is the initramfs, words are further ones, among them the memory's."""
+    kernel = machine.kernel
+    return [
+        *qemu.hardware(machine, accelerator, guest.root),
+        *(words or memory_words(machine)),
+        "-kernel", str(kernel.vmlinux or kernel.image),
+        "-initrd", str(initial),
+        "-append", " ".join(qemu.words(machine)),
+    ]  # fmt: skip
+
+
+def initial(machine: Machine, guest: Guest) -> bytes:
+    """The initramfs of a guest that serves jobs."""
+    return initramfs.initramfs(guest, machine.kernel, {"cgroup": machine.cgroup})
+
+
 @contextmanager
 def cold(
     machine: Machine,
@@ -33,16 +50,7 @@ def cold(
     content: bytes | None = None,
 ) -> Iterator[Running]:
     """Boot; words and descriptors are further ones for QEMU, among them the memory's; content: another initramfs."""
-    kernel = machine.kernel
-    if content is None:
-        content = initramfs.initramfs(guest, kernel, {"cgroup": machine.cgroup})
-    with qemu.memory("initramfs", content) as disk:
-        arguments = [
-            *qemu.hardware(machine, accelerator, guest.root),
-            *(words or memory_words(machine)),
-            "-kernel", str(kernel.vmlinux or kernel.image),
-            "-initrd", f"/proc/self/fd/{disk}",
-            "-append", " ".join(qemu.words(machine)),
-        ]  # fmt: skip
-        with qemu.start(arguments, (disk, *descriptors)) as running:
+    with qemu.memory("initramfs", initial(machine, guest) if content is None else content) as disk:
+        line = arguments(machine, guest, accelerator, Path(f"/proc/self/fd/{disk}"), words)
+        with qemu.start(line, (disk, *descriptors)) as running:
             yield running

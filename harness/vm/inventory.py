@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.vm import appliance, cache, kernels, lab_kernels, saved
+from harness.vm import appliance, cache, criu, kernels, lab_kernels, saved
 from harness.vm.kernels import Kernel
 
 KINDS = {
@@ -19,6 +19,7 @@ KINDS = {
     "guests": "root of guests",
     "packages": "package for guests",
     "sources": "kernel source",
+    criu.KIND: "CRIU",
     appliance.KIND: "libguestfs' appliance",
     "appliance-kernels": "kernel for libguestfs",
 }

@@ -13,11 +13,12 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness import interruption
 from harness.command import text
@@ -58,7 +59,7 @@ def hardware(machine: Machine, accelerator: str, root: Path) -> list[str]:
     return [
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", _BOARD, "-accel", accelerator, "-cpu", model(accelerator), "-smp", str(machine.cpus),
-        "-drive", f"file={root},format=raw,if=none,id=root,readonly=on,cache=unsafe",
+        "-drive", f"file={root},format=raw,if=none,id=root,readonly=on,cache=unsafe,file.locking=off",
         "-device", "virtio-blk-pci,drive=root",
         "-device", "virtio-serial-pci",
         *(word for name in wire.PORTS for word in ("-device", f"virtserialport,chardev={name},name={name}")),
@@ -70,13 +71,28 @@ def words(machine: Machine) -> list[str]:
     return [*_WORDS, *([f"lsm={machine.lsm}"] if machine.lsm else []), *machine.words]
 
 
+class Refused(Exception):
+    """A saved guest that is not taken back, in the words of who refused."""
+
+
+class Ends(NamedTuple):
+    """Descriptors of our ends of a way to the guest or to QEMU: one socket, or two pipes."""
+
+    reader: int
+    writer: int
+
+    @classmethod
+    def of(cls, connection: socket.socket) -> Ends:
+        return cls(connection.fileno(), connection.fileno())
+
+
 @dataclass
 class Running:
     """A QEMU at work."""
 
     process: subprocess.Popen[bytes]
     began: float  # by the monotonic clock
-    _port: socket.socket
+    _port: Ends
     _outputs: Mapping[str, int]  # descriptors of the files behind the console, stdout, stderr, and QEMU's own words
     _unpacker: wire.Unpacker = field(default_factory=wire.Unpacker)
     _messages: list[dict[str, Any]] = field(default_factory=list)
@@ -85,10 +101,10 @@ class Running:
         """Whether the guest took all of it before the deadline; not, when it or QEMU is gone."""
         rest = memoryview(wire.packed(message))
         while rest:
-            if not _ready(self._port, deadline, write=True):
+            if not ready(self._port.writer, deadline, write=True):
                 return False
             try:
-                rest = rest[self._port.send(rest, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT) :]
+                rest = rest[os.write(self._port.writer, rest) :]
             except BlockingIOError:
                 continue
             except OSError:
@@ -101,10 +117,10 @@ class Running:
         Raises HarnessError for what is no message.
         """
         while not self._messages:
-            if not _ready(self._port, deadline):
+            if not ready(self._port.reader, deadline):
                 return None
             try:
-                piece = self._port.recv(_PIECE)
+                piece = os.read(self._port.reader, _PIECE)
             except ConnectionError:
                 return None
             if not piece:
@@ -126,13 +142,20 @@ class Running:
             return text(file.read()).replace("\r\n", "\n")
 
 
-def _ready(port: socket.socket, deadline: float, *, write: bool = False) -> bool:
-    """Wait for a socket."""
+def ready(port: int, deadline: float, *, write: bool = False) -> bool:
+    """Wait for an end of a socket or pipe; whether it is ready by the deadline (monotonic clock)."""
     interruption.check()
     left = max(0.0, deadline - time.monotonic())
     found = select.select([] if write else [port], [port] if write else [], [], left)
     interruption.check()
     return any(found)
+
+
+OUTPUTS = ("console", wire.STDOUT, wire.STDERR)
+"""What the guest only writes to, by the names of their character devices."""
+
+OWN_WORDS = "qemu"
+"""What QEMU itself says, beside them."""
 
 
 @contextmanager
@@ -142,34 +165,63 @@ def start(arguments: Sequence[str], descriptors: Sequence[int] = ()) -> Iterator
     Raises HarnessError when it cannot be started.
     """
     with ExitStack() as stack:
-        outputs = {name: stack.enter_context(memory(name)) for name in ("console", wire.STDOUT, wire.STDERR, "qemu")}
+        outputs = stack.enter_context(unnamed_outputs())
         ours, theirs = socket.socketpair()
         stack.enter_context(ours)
-        with theirs:
-            chardevs = [f"socket,id={wire.PORT},fd={theirs.fileno()}"]
-            files = ("console", wire.STDOUT, wire.STDERR)
-            chardevs += [f"file,id={name},path=/proc/self/fd/{outputs[name]}" for name in files]
-            command = [
-                str(binary()),
-                *(word for chardev in chardevs for word in ("-chardev", chardev)),
-                "-serial",
-                "chardev:console",
-                *arguments,
-            ]
-            parent, began = os.getpid(), time.monotonic()
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=outputs["qemu"],
-                stderr=outputs["qemu"],
-                pass_fds=(theirs.fileno(), *outputs.values(), *descriptors),
-                preexec_fn=lambda: processes.die_with_parent(parent),
-            )
-        try:
-            yield Running(process, began, ours, outputs)
-        finally:
-            process.kill()
-            process.wait()
+        stack.enter_context(theirs)
+        ours.setblocking(False)
+        paths = {name: f"/proc/self/fd/{number}" for name, number in outputs.items()}
+        words = characters(f"socket,id={wire.PORT},fd={theirs.fileno()}", paths)
+        inherited = (theirs.fileno(), *outputs.values(), *descriptors)
+        command = [str(binary()), *words, *arguments]
+        running = stack.enter_context(at_work(command, Ends.of(ours), outputs, inherited))
+        theirs.close()
+        yield running
+
+
+@contextmanager
+def unnamed_outputs() -> Iterator[dict[str, int]]:
+    """Files without a name for what comes out of a guest, and for QEMU's own words."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(memory(name)) for name in (*OUTPUTS, OWN_WORDS)}
+
+
+def characters(port: str, outputs: Mapping[str, str]) -> list[str]:
+    """QEMU's words for the character devices of a guest: the port for jobs, and the files of what it writes to."""
+    devices = [port, *(f"file,id={name},path={outputs[name]}" for name in OUTPUTS)]
+    return [*(word for device in devices for word in ("-chardev", device)), "-serial", "chardev:console"]
+
+
+@contextmanager
+def at_work(
+    command: Sequence[str],
+    port: Ends,
+    outputs: Mapping[str, int],
+    descriptors: Sequence[int],
+    *,
+    end: Callable[[subprocess.Popen[bytes]], None] = subprocess.Popen.kill,
+    apart: bool = False,
+) -> Iterator[Running]:
+    """Run a command that is a QEMU or brings one back, until the end of the with block.
+
+    apart: with nothing of this process's but what it is given here: no session, no directory.
+    """
+    parent, began = os.getpid(), time.monotonic()
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=outputs[OWN_WORDS],
+        stderr=outputs[OWN_WORDS],
+        pass_fds=descriptors,
+        cwd="/" if apart else None,
+        start_new_session=apart,
+        preexec_fn=lambda: processes.die_with_parent(parent),
+    )
+    try:
+        yield Running(process, began, port, outputs)
+    finally:
+        end(process)
+        process.wait()
 
 
 @contextmanager
@@ -184,23 +236,36 @@ def memory(name: str, content: bytes = b"") -> Iterator[int]:
         os.close(number)
 
 
+@contextmanager
+def pipe() -> Iterator[tuple[FileIO, FileIO]]:
+    """A pipe: its end for reading and its end for writing; neither waits."""
+    numbers = os.pipe()
+    with FileIO(numbers[0], "r") as reader, FileIO(numbers[1], "w") as writer:
+        for number in numbers:
+            os.set_blocking(number, False)
+        yield reader, writer
+
+
 class Monitor:
     """QEMU's monitor (QMP): commands by name, answers in JSON."""
 
-    def __init__(self, connection: socket.socket):
-        self._connection = connection
-        self._lines = connection.makefile("rb")
-        try:
-            self._answer()  # the greeting
-            self.ask("qmp_capabilities")
-        except BaseException:
-            self._lines.close()
-            raise
+    def __init__(self, ends: Ends):
+        self._ends = ends
+        self._read = b""
+        self._answer()  # the greeting
+        self.ask("qmp_capabilities")
 
-    def ask(self, command: str, descriptor: int | None = None, **arguments: object) -> Any:
+    def ask(self, command: str, **arguments: object) -> Any:
         """Raises HarnessError with QEMU's own words."""
-        line = json.dumps({"execute": command, "arguments": arguments}).encode()
-        socket.send_fds(self._connection, [line], [] if descriptor is None else [descriptor])
+        os.write(self._ends.writer, order(command, **arguments))
+        return self._returned(command)
+
+    def give(self, connection: socket.socket, name: str, descriptor: int) -> None:
+        """Hand over a descriptor under a name, by the connection that this monitor has."""
+        socket.send_fds(connection, [order("getfd", fdname=name)], [descriptor])
+        self._returned("getfd")
+
+    def _returned(self, command: str) -> Any:
         while True:
             answer = self._answer()
             if "error" in answer:
@@ -209,15 +274,23 @@ class Monitor:
                 return answer["return"]
 
     def _answer(self) -> dict[str, Any]:
-        line = self._lines.readline()
-        if not line:
-            raise HarnessError("ask QEMU's monitor", "it is gone")
+        deadline = time.monotonic() + _MONITOR_SECONDS
+        while b"\n" not in self._read:
+            piece = os.read(self._ends.reader, _PIECE) if ready(self._ends.reader, deadline) else b""
+            if not piece:
+                raise HarnessError("ask QEMU's monitor", "it is gone, or silent")
+            self._read += piece
+        line, _, self._read = self._read.partition(b"\n")
         found: dict[str, Any] = json.loads(line)
         return found
+
+
+def order(command: str, **arguments: object) -> bytes:
+    """A command to the monitor, as it is written there."""
+    return json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
 
 
 def monitor() -> tuple[list[str], socket.socket, socket.socket]:
     """Words for QEMU that give it a monitor, the end that it is to inherit (then to be closed), and our end."""
     ours, theirs = socket.socketpair()
-    ours.settimeout(_MONITOR_SECONDS)
     return ["-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "chardev=monitor,mode=control"], theirs, ours

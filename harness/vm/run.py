@@ -21,7 +21,7 @@ from harness.vm.guest import Guest
 from harness.vm.job import Job
 from harness.vm.limits import Limit
 from harness.vm.machine import Machine
-from harness.vm.qemu import Running
+from harness.vm.qemu import Refused, Running
 from harness.vm.saved import Saved
 
 _PROGRAMS = ".programs"
@@ -88,23 +88,23 @@ def _now() -> str:
 
 def _resumed(host: _Host, by: str, job: Job) -> Report:
     """From a saved guest, made where there is none; cold where it cannot be made or does not come back."""
-    name = saved.name(host.machine, host.guest, by)
+    name = saved.name(host.machine, host.guest, by, host.tell)
     found = saved.find(name)
     try:
         report = None if found else _saved_first(host, by, name, job)
-    except _NotPrepared as error:
+    except (_NotPrepared, Refused) as error:
         return _booted(host, by, job, f", for none could be saved: {error}")
     if report is not None:
         return report
     try:
-        return _from_saved(host, by, found or saved.there(name), job)
-    except (_NotBack, saved.Refused) as error:
+        return _from_saved(host, by, found or saved.there(name), job, "resumed" if found else "saved")
+    except (_NotBack, Refused) as error:
         saved.discard(name)
         return _booted(host, by, job, f", for the saved one did not come back: {error}")
 
 
 def _saved_first(host: _Host, by: str, name: str, job: Job) -> Report | None:
-    """By the guest that is saved for this: it goes on with the job. None where another process saved one meanwhile."""
+    """By the guest that is saved for this, where it goes on with the job; else None."""
     host.tell(f"booting {host.machine.kernel.release}, and saving it prepared: later jobs resume it")
     with saved.make(host.machine, host.guest, by, name, lambda running: _prepare(host, by, running)) as running:
         if running is None:
@@ -112,17 +112,17 @@ def _saved_first(host: _Host, by: str, name: str, job: Job) -> Report | None:
         return _report(host, by, "saved", _perform(host, by, running, job, prepared=True), running)
 
 
-def _from_saved(host: _Host, by: str, found: Saved, job: Job) -> Report:
-    """Raises _NotBack or saved.Refused for a state that is of no use, Failed where the guest is to blame."""
+def _from_saved(host: _Host, by: str, found: Saved, job: Job, how: str) -> Report:
+    """Raises _NotBack or Refused for a state that is of no use, Failed where the guest is to blame."""
     with saved.resume(found, host.machine, host.guest, by) as running:
         checking = found.checking()  # beside the guest, which seldom needs every processor
         try:
-            report = _report(
-                host, by, "resumed", _perform(host, by, running, job, prepared=True, resumed=True), running
-            )
-        except Failed:
+            report = _report(host, by, how, _perform(host, by, running, job, prepared=True, resumed=True), running)
+        except (Failed, _NotBack) as error:
             if damage := checking.result():
                 raise _NotBack(damage) from None
+            if isinstance(error, _NotBack):
+                saved.distrust(found, f"{error}")
             raise
         if damage := checking.result():
             raise _NotBack(damage)

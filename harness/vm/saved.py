@@ -1,10 +1,9 @@
 """Saved guests: booted, prepared, and written down, so that each job resumes a fresh copy.
 
-A saved guest is two files: its memory, as it lies, and the state of its devices (QEMU's migration stream, without the
-memory: capability x-ignore-shared). A resumed guest maps the memory privately, page by page as it needs them, so that
-resuming costs no more for a large guest, copies share what they do not write, and the file is never written to.
+There are two forms: QEMU's migration stream (harness.vm.migrated), and, where CRIU works, the frozen process of an
+emulated guest (harness.vm.frozen), whose copies need not translate again what was translated.
 
-A state fits one kernel, root, package, machine, QEMU and processor: all of that is in its name.
+A saved guest fits one kernel, root, package, machine, QEMU and processor: all of that is in its name.
 """
 
 from __future__ import annotations
@@ -15,37 +14,24 @@ import json
 import os
 import shutil
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError
-from harness.vm import boot, cache, forget, initramfs, qemu
+from harness.vm import cache, criu, forget, frozen, initramfs, migrated, qemu, sparse
+from harness.vm.accelerator import KVM, TCG
 from harness.vm.guest import Guest
 from harness.vm.machine import Machine
-from harness.vm.qemu import Monitor, Running
+from harness.vm.qemu import Running
 
 KIND = "saved"
 
-_MEMORY, _DEVICES, _RECORD = "memory", "devices", "saved.json"
-_VERSION = 2  # of how a guest is saved and prepared
-_BLOCK = 1 << 16  # bytes
-_NOTHING = bytes(_BLOCK)
-_KEPT = 24  # saved guests, 0.2 GB each
-_SAVE_SECONDS = 60  # it takes a tenth of a second
+_RECORD = "saved.json"
+_VERSION = 3  # of how a guest is saved and prepared
+_KEPT = 16  # saved guests, 0.3 GB each
 _FORGOTTEN_AFTER = 12 * 3600  # seconds; two states of the code may be in use beside each other
-_CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]  # QEMU 4.1 and later
-
-
-Parts = Sequence[tuple[int, int]]
-"""Of a file: where each begins, and where it ends."""
-
-
-class Refused(Exception):
-    """QEMU does not take a state, in its words."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +39,6 @@ class Saved:
     """A guest at rest."""
 
     entry: Path
-
-    @property
-    def memory(self) -> Path:
-        return self.entry / _MEMORY
-
-    @property
-    def devices(self) -> Path:
-        return self.entry / _DEVICES
 
     def checking(self) -> Future[str]:
         """Reads all of it beside whatever else is done, a tenth of a second; what is wrong, or nothing."""
@@ -73,15 +51,18 @@ class Saved:
         try:
             record = json.loads((self.entry / _RECORD).read_text())
             for name, (checksum, parts) in record["checksums"].items():
-                if checksum != _checksum(self.entry / name, parts):
+                if checksum != sparse.crc(self.entry / name, parts):
                     return f"{name} is not what was saved"
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{error}"
         return ""
 
 
-def name(machine: Machine, guest: Guest, accelerator: str) -> str:
-    """What stands for everything that a state fits to: first the kernel and machine, then code and surroundings."""
+def name(machine: Machine, guest: Guest, accelerator: str, tell: Callable[[str], None] = lambda line: None) -> str:
+    """What stands for everything that a state fits to: first the kernel and machine, then code and surroundings.
+
+    tell is given a line for what takes long, which is to find out once in which form guests can be saved here.
+    """
     kernel = machine.kernel
     binary = qemu.binary()
     status = binary.stat()
@@ -91,6 +72,8 @@ def name(machine: Machine, guest: Guest, accelerator: str) -> str:
         qemu.hardware(machine, accelerator, Path(guest.root.name)),
         str(binary), status.st_size, status.st_mtime_ns, _processor(accelerator), _compiler(),
     ]  # fmt: skip
+    if command := _freezer(accelerator, tell):
+        around += [command, criu.boot(), str(guest.root.resolve())]
     return f"{kernel.release}-{_short(about)}-{_short(around)}"
 
 
@@ -109,7 +92,7 @@ def _compiler() -> list[object]:
 
 def _processor(accelerator: str) -> str:
     """The host's own, where the guest runs on it."""
-    if accelerator != "kvm":
+    if accelerator != KVM:
         return ""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "microcode"))}))
@@ -145,18 +128,22 @@ def make(
 ) -> Iterator[Running | None]:
     """Boot a guest, have it prepared, and save it under this name. Others of its kernel and machine go when unused.
 
-    prepare is given the booting guest, and raises what this raises where it does not come up. Gives that guest, which
-    goes on from where it was saved and waits for a job as a copy would: to start another QEMU, which would have all
-    code to translate again, takes as long as the job. None where another process has saved one meanwhile.
+    prepare is given the booting guest, and raises what this raises where it does not come up. Gives that guest, where
+    it goes on from where it was saved and waits for a job as a copy would; None where it ended with being saved, or
+    another process has saved one meanwhile.
     """
     with ExitStack() as stack:
-        saving: list[_Saving] = []
+        go_on: Callable[[], Running | None] = lambda: None  # noqa: E731
 
         def fill(place: Path) -> None:
-            saving.append(stack.enter_context(_boot_and_save(machine, guest, accelerator, place / _DEVICES, prepare)))
-            checksums = {_MEMORY: _copy(saving[0].memory, place / _MEMORY)}
-            whole = [(0, (place / _DEVICES).stat().st_size)]
-            checksums[_DEVICES] = _checksum(place / _DEVICES, whole), whole
+            nonlocal go_on
+            command = _freezer(accelerator)
+            form = (
+                frozen.save(machine, guest, accelerator, place, prepare, command)
+                if command
+                else migrated.save(machine, guest, accelerator, place, prepare)
+            )
+            checksums, go_on = stack.enter_context(form)
             record = {
                 "sizes": {file: (place / file).stat().st_size for file in checksums},
                 "checksums": checksums,
@@ -167,18 +154,30 @@ def make(
 
         entry = cache.kept(KIND, name, fill, damage)
         _forget_older(entry)
-        if saving:
-            saving[0].monitor.ask("cont")
-        yield saving[0].running if saving else None
+        yield go_on()
 
 
-@dataclass(frozen=True)
-class _Saving:
-    """A guest that stands still since it was saved: its QEMU, and the descriptor of its memory."""
+@contextmanager
+def resume(saved: Saved, machine: Machine, guest: Guest, accelerator: str) -> Iterator[Running]:
+    """A fresh copy of a saved guest, which waits for a job. Raises Refused."""
+    form = (
+        frozen.resume(saved.entry, _freezer(accelerator))
+        if (saved.entry / frozen.IMAGES).is_dir()
+        else migrated.resume(saved.entry, machine, guest, accelerator)
+    )
+    with form as running:
+        yield running
 
-    running: Running
-    monitor: Monitor
-    memory: int
+
+def _freezer(accelerator: str, tell: Callable[[str], None] = lambda line: None) -> tuple[str, ...]:
+    """The CRIU by which guests are saved here; none where QEMU does it: what KVM holds cannot be frozen."""
+    return criu.command(tell) if accelerator == TCG else ()
+
+
+def distrust(saved: Saved, why: str) -> None:
+    """It is whole, and did not come back: no more are saved in its form, where there is another."""
+    if (saved.entry / frozen.IMAGES).is_dir():
+        criu.distrust(why)
 
 
 def discard(name: str) -> None:
@@ -200,99 +199,3 @@ def _forget_older(entry: Path) -> None:
         if other.name != entry.name and forget.last_use(other) < time.time() - _FORGOTTEN_AFTER:
             cache.remove(KIND, other.name)
     forget.all_but(_KEPT, KIND)
-
-
-@contextmanager
-def _boot_and_save(
-    machine: Machine, guest: Guest, accelerator: str, devices: Path, prepare: Callable[[Running], None]
-) -> Iterator[_Saving]:
-    words, theirs, ours = qemu.monitor()
-    with ExitStack() as stack:
-        stack.enter_context(ours)
-        stack.enter_context(theirs)
-        memory = stack.enter_context(qemu.memory("guest's memory"))
-        os.ftruncate(memory, machine.memory << 20)
-        shared = boot.memory_words(machine, Path(f"/proc/self/fd/{memory}"), shared=True)
-        inherited = (memory, theirs.fileno())
-        running = stack.enter_context(boot.cold(machine, guest, accelerator, [*shared, *words], inherited))
-        theirs.close()
-        prepare(running)
-        monitor = Monitor(ours)
-        monitor.ask("migrate-set-capabilities", capabilities=_CAPABILITIES)
-        with devices.open("wb") as file:
-            monitor.ask("getfd", file.fileno(), fdname="state")
-            monitor.ask("migrate", uri="fd:state")
-            deadline = time.monotonic() + _SAVE_SECONDS
-            while (status := monitor.ask("query-migrate")).get("status") != "completed":
-                if status.get("status") in ("failed", "cancelled") or time.monotonic() > deadline:
-                    happened = str(status.get("error-desc") or status.get("status"))
-                    raise HarnessError("save a guest", happened, "use --fresh, which saves none")
-                time.sleep(0.005)
-        yield _Saving(running, monitor, memory)
-
-
-def _copy(memory: int, target: Path) -> tuple[int, Parts]:
-    """Write the memory to a file with holes where it is zero, for most of it was never touched.
-
-    Gives the parts that were written, and their CRC-32 as _checksum() will find it.
-    """
-    parts: list[tuple[int, int]] = []
-    checksum = 0
-    with target.open("wb") as file:
-        for begin, end in _data(memory):
-            for block in range(begin, end, _BLOCK):
-                content = os.pread(memory, min(_BLOCK, end - block), block)
-                if content != _NOTHING[: len(content)]:
-                    file.seek(block)
-                    file.write(content)
-                    checksum = zlib.crc32(content, checksum)
-                    if parts and parts[-1][1] == block:
-                        parts[-1] = (parts[-1][0], block + len(content))
-                    else:
-                        parts.append((block, block + len(content)))
-        file.truncate(os.fstat(memory).st_size)
-    return checksum, parts
-
-
-def _data(descriptor: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that are no holes."""
-    end = 0
-    while True:
-        try:
-            begin = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError:  # ENXIO: a hole up to the end
-            return
-        end = os.lseek(descriptor, begin, os.SEEK_HOLE)
-        yield begin, end
-
-
-def _checksum(path: Path, parts: Parts) -> int:
-    """CRC-32 over parts of a file."""
-    found = 0
-    with path.open("rb", buffering=0) as file:
-        for begin, end in parts:
-            for block in range(begin, end, _BLOCK):
-                found = zlib.crc32(os.pread(file.fileno(), min(_BLOCK, end - block), block), found)
-    return found
-
-
-@contextmanager
-def resume(saved: Saved, machine: Machine, guest: Guest, accelerator: str) -> Iterator[Running]:
-    """A fresh copy of a saved guest, which waits for a job. Raises Refused."""
-    words, theirs, ours = qemu.monitor()
-    with ours, theirs, saved.memory.open("r+b") as memory, saved.devices.open("rb") as devices:
-        arguments = [
-            *qemu.hardware(machine, accelerator, guest.root),
-            *boot.memory_words(machine, Path(f"/proc/self/fd/{memory.fileno()}")),
-            *words,
-            "-incoming", "defer",
-        ]  # fmt: skip
-        with qemu.start(arguments, (memory.fileno(), devices.fileno(), theirs.fileno())) as running:
-            theirs.close()
-            try:
-                monitor = Monitor(ours)
-                monitor.ask("migrate-set-capabilities", capabilities=_CAPABILITIES)
-                monitor.ask("migrate-incoming", uri=f"fd:{devices.fileno()}")
-            except (HarnessError, OSError) as error:
-                raise Refused(f"{error}") from error
-            yield running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from harness.report import Outcome, Report, Result
@@ -50,6 +51,9 @@ def console(result: Result) -> str:
 
 
 def qemus(parent: int) -> list[int]:
-    """The QEMU processes that a process has started."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(child) for child in children if "qemu" in Path(f"/proc/{child}/comm").read_text()]
+    """The QEMU processes that a process has started, itself or by others."""
+    found = []
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        with suppress(OSError):  # it has just ended
+            found += [int(child)] if "qemu" in Path(f"/proc/{child}/comm").read_text() else qemus(int(child))
+    return found

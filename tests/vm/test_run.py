@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.report import Outcome, Report
-from harness.vm import accelerator, cache, saved
+from harness.vm import accelerator, cache, criu, frozen, migrated, saved, sparse
 from harness.vm.guest import Guest
 from harness.vm.job import Job
 from harness.vm.kernels import Kernel
@@ -27,6 +27,20 @@ ROOT = Path(__file__).resolve().parents[2]
 SPEC = "bookworm"  # the kernel of these tests
 
 
+FORMS = ("frozen", "migrated")
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """In which form guests are saved by this process: frozen by CRIU, where one works, or QEMU's own."""
+    if request.param == "migrated":
+        monkeypatch.setattr(criu, "command", lambda tell=None: ())
+    elif not criu.command():
+        pytest.skip(f"no CRIU works here: {json.loads((cache.directory() / 'criu.json').read_text())['why']}")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("form")
 def test_guests_that_were_just_saved_resumed_and_booted_say_the_same(kernel: Kernel, guest_image: Guest) -> None:
     def said(report: Report) -> list[tuple[str, Outcome]]:
         return [(result.id, result.outcome) for result in report.results]
@@ -44,8 +58,9 @@ def test_guests_that_were_just_saved_resumed_and_booted_say_the_same(kernel: Ker
     assert len({report.run for report in (first, second, booted)}) == 3
 
 
+@pytest.mark.usefixtures("form")
 def test_what_the_first_job_left_is_not_saved(kernel: Kernel, guest_image: Guest) -> None:
-    """It is done by the guest that was saved, whose memory was copied before."""
+    """It is done by the guest that was saved, whose memory was copied before, or by a copy."""
     name = saved.name(Machine(kernel), guest_image, accelerator.usable(Machine(kernel), guest_image))
     saved.discard(name)
     first = script(kernel, LEAVE + LOOK)
@@ -68,6 +83,7 @@ tell(found=found, ports=ports, jobs=len(list(pathlib.Path("/tmp").glob("job*")))
 """
 
 
+@pytest.mark.usefixtures("form")
 def test_no_job_sees_what_another_left(kernel: Kernel) -> None:
     left = script(kernel, LEAVE + LOOK)
     assert len(evidence(left)["found"]) == 3  # type: ignore[arg-type]
@@ -78,6 +94,7 @@ def test_no_job_sees_what_another_left(kernel: Kernel) -> None:
     assert (seen["jobs"], seen["environment"]) == (1, False)
 
 
+@pytest.mark.usefixtures("form")
 def test_copies_have_the_time_and_randomness_of_their_own(kernel: Kernel) -> None:
     text = "import random; tell(now=time.time(), random=[uuid.uuid4().hex, random.random(), os.urandom(8).hex()])"
     first, second = (evidence(script(kernel, text)) for _ in range(2))
@@ -156,7 +173,9 @@ class TestASavedGuestThatDoesNotComeBack:
     JOB = Job(("verify", "--only", "load"))
 
     @pytest.fixture
-    def state(self, kernel: Kernel, guest_image: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Saved:
+    def state(
+        self, kernel: Kernel, guest_image: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+    ) -> Saved:
         """A copy of a good state, in a cache of its own that has all else of the usual one."""
         run(Machine(kernel), self.JOB)
         name = saved.name(Machine(kernel), guest_image, accelerator.usable(Machine(kernel), guest_image))
@@ -164,7 +183,9 @@ class TestASavedGuestThatDoesNotComeBack:
         place = tmp_path / "vm"
         (place / saved.KIND).mkdir(parents=True)
         for part in usual.iterdir():
-            if part.name != saved.KIND:
+            if part.name == "criu.json":
+                (place / part.name).write_bytes(part.read_bytes())  # not for others to distrust
+            elif part.name != saved.KIND:
                 (place / part.name).symlink_to(part)
         places = [str(top / saved.KIND / name) for top in (usual, place)]
         subprocess.run(["cp", "--recursive", "--sparse=always", *places], check=True)
@@ -178,15 +199,38 @@ class TestASavedGuestThatDoesNotComeBack:
         assert {result.outcome for result in report.results} == {Outcome.PASS}
         assert not state.entry.exists()
 
+    @pytest.mark.parametrize("form", ["migrated"], indirect=True)
     def test_its_devices_are_garbage(self, kernel: Kernel, state: Saved) -> None:
-        state.devices.write_bytes(b"\xff" * state.devices.stat().st_size)
+        devices = state.entry / migrated.DEVICES
+        devices.write_bytes(b"\xff" * devices.stat().st_size)
         self.is_booted_cold(kernel, state, "")
+
+    @pytest.mark.parametrize("form", ["frozen"], indirect=True)
+    def test_its_process_is_garbage(self, kernel: Kernel, state: Saved) -> None:
+        """The damage is told, and CRIU is not to blame."""
+        (core,) = (state.entry / frozen.IMAGES).glob("mm-*.img")
+        core.write_bytes(b"\xff" * core.stat().st_size)
+        self.is_booted_cold(kernel, state, f"frozen/{core.name} is not what was saved")
+        assert criu.command()
+
+    @pytest.mark.parametrize("form", ["frozen"], indirect=True)
+    def test_a_whole_one_that_does_not_come_back_is_the_last_of_its_form(self, kernel: Kernel, state: Saved) -> None:
+        """What CRIU wrote is whole by its checksum, and no image of CRIU."""
+        (core,) = (state.entry / frozen.IMAGES).glob("mm-*.img")
+        core.write_bytes(b"\xff" * core.stat().st_size)
+        record = json.loads((state.entry / "saved.json").read_text())
+        record["checksums"][f"frozen/{core.name}"] = sparse.read(core)
+        (state.entry / "saved.json").write_text(json.dumps(record))
+        self.is_booted_cold(kernel, state, "Error (criu/")
+        assert criu.command() == ()
+        assert "saved" in run(Machine(kernel), self.JOB).target
+        assert "resumed" in run(Machine(kernel), self.JOB).target
 
     def test_a_page_of_its_memory_is_not_what_was_saved(self, kernel: Kernel, state: Saved) -> None:
         """One that the job may never read: only the checksum tells."""
         record = json.loads((state.entry / "saved.json").read_text())
         begin, end = record["checksums"]["memory"][1][-1]
-        with state.memory.open("r+b") as file:
+        with (state.entry / "memory").open("r+b") as file:
             file.seek(begin)
             content = file.read(64)
             file.seek(begin)
@@ -195,6 +239,7 @@ class TestASavedGuestThatDoesNotComeBack:
         self.is_booted_cold(kernel, state, "memory is not what was saved")
 
     def test_a_state_that_is_cut_off_is_made_anew(self, kernel: Kernel, state: Saved) -> None:
-        os.truncate(state.memory, 4096)
+        memory = state.entry / "memory"
+        os.truncate(memory, 4096)
         assert "saved" in run(Machine(kernel), self.JOB).target
-        assert state.memory.stat().st_size == Machine(kernel).memory << 20
+        assert memory.stat().st_size == Machine(kernel).memory << 20

@@ -20,7 +20,7 @@ from harness.errors import HarnessError
 from harness.image.azure.deployment import ASSET_TAG, Deployment
 from harness.kernel import packages
 from harness.vm import qemu
-from harness.vm.qemu import Monitor, Running
+from harness.vm.qemu import Ends, Monitor, Running
 
 BIOS, UEFI = "bios", "uefi"
 """Generation 1 and generation 2."""
@@ -135,7 +135,7 @@ class Plugged:
 
 def _monitor(running: Running, ours: socket.socket) -> Monitor:
     try:
-        return Monitor(ours)
+        return Monitor(Ends.of(ours))
     except (HarnessError, OSError) as error:
         running.ended(_REFUSAL_SECONDS)
         said = running.output("qemu").strip()
