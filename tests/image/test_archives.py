@@ -96,11 +96,9 @@ def checked(image: Path) -> tuple[int, dict[str, Result]]:
     "form",
     [
         *(
-            pytest.param(form, marks=pytest.mark.slow(reason="the appliance for each; gzip alone goes the same way"))
+            pytest.param(form, marks=pytest.mark.slow(reason="the appliance for each; test_read has gzip"))
             for form in PACKERS
-            if form != "tar.gz"
         ),
-        "tar.gz",
         "oci.tar.gz",
         "docker.tar.xz",
     ],

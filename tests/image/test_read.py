@@ -18,8 +18,9 @@ import pytest
 
 from harness.command import run
 from harness.errors import HarnessError
+from harness.image import source
 from harness.image.image import Image, Package
-from harness.image.read import read
+from harness.image.read import of, quiet, read
 from harness.image.tree import Kind
 from harness.vm.appliance import Appliance
 from tests.image.headers import MIB, encrypted, needs_qemu_img
@@ -154,8 +155,17 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return raw
 
 
-def test_of_two_systems_none_is_guessed(several: Path) -> None:
-    found = read(str(several))
+def test_of_two_systems_none_is_guessed_and_no_other_is_read(several: Path) -> None:
+    refused: list[str] = []
+
+    def ask_for_another(appliance: Appliance, image: Image) -> None:
+        with pytest.raises(HarnessError) as raised:
+            of(appliance, source.identify(str(several)), str(several), "/dev/sda9", quiet)
+        refused.append(raised.value.happened)
+
+    found = read(str(several), also=ask_for_another)
+    assert len(refused) == 1
+    assert "is what libguestfs finds on it" in refused[0]
     assert found.systems == ("/dev/sda1: debian 12.1", "/dev/vg/root: debian 12.1")
     assert not list(found.tree.below("/"))
     assert "name one with root=DEVICE" in found.unseen["/"]
@@ -171,8 +181,6 @@ def test_the_system_that_is_named_is_read(several: Path) -> None:
     assert found.tree.text("/etc/hostname") == "test\n"
     assert found.disk.table == "gpt"
     assert state(several) == before
-    with pytest.raises(HarnessError, match="is what libguestfs finds on it"):
-        read(str(several), root="/dev/sda9")
 
 
 LAYOUT = """
