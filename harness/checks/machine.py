@@ -40,7 +40,20 @@ def ask() -> Machine:
     """Ask the kernel everything. This process's limit on locked memory is lifted on the way, where it is in the way."""
     mounts = cgroups.layout().cgroup2
     locked_memory = _lift_memlock_limit()
-    return Machine(features.probe_all(), mounts[0].point if mounts else None, locked_memory)
+    probed = _PROBED.pop() if _PROBED else features.probe_all()
+    return Machine(probed, mounts[0].point if mounts else None, locked_memory)
+
+
+_PROBED: list[Mapping[str, Probed]] = []
+"""What the probes answered to this process before, for one ask()."""
+
+
+def keep(machine: Machine) -> None:
+    """Have this process's next ask() take over what the kernel's probes answered, however much later.
+
+    For a guest that is saved: its copies have the kernel that was asked, as it was asked.
+    """
+    _PROBED[:] = [machine.features]
 
 
 def _lift_memlock_limit() -> LockedMemory:

@@ -1,4 +1,5 @@
-"""What every job needs, made before it is asked for: a run, a lab, clients that wait, and all of it used once.
+"""What every job needs, made before it is asked for: the kernel's answers, a run, a lab, clients that wait, and all of
+it used once.
 
 For the process in a guest that is saved and then serves one job a copy. What it makes is taken over by the next run in
 this process (harness.lab.state.begin, harness.lab.lab.open_lab), which finds it as if it had just been built: with a
@@ -46,6 +47,7 @@ def prepare() -> bool:
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     try:
         machine = machines.ask()
+        machines.keep(machine)
         for _ in preflight.look(machine):
             pass
         if machine.cgroup2 is None:

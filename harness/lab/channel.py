@@ -221,15 +221,18 @@ class Channel:
     def ended(self) -> bool:
         return self._ended
 
-    async def send(self, event: h11.Event) -> None:
-        """Send one event, a body in pieces; raises PeerGone and PeerSlow."""
+    async def send(self, event: h11.Event, *, more: bool = False) -> None:
+        """Send one event, a body in pieces; raises PeerGone and PeerSlow.
+
+        more: what follows at once may go with it in one segment; the kernel waits for it for 200 ms at most.
+        """
         if isinstance(event, h11.Data) and len(event.data) > PIECE:
             view = memoryview(event.data)
             for start in range(0, len(view), PIECE):
                 await self._send(h11.Data(data=bytes(view[start : start + PIECE])))
                 await self._let_others_run(now=True)
         else:
-            await self._send(event)
+            await self._send(event, socket.MSG_MORE if more else 0)
             await self._let_others_run()
 
     async def send_all(self, *events: h11.Event) -> None:
@@ -238,17 +241,17 @@ class Channel:
             await self._put(b"".join(self.http.send(event) or b"" for event in events))
         await self._let_others_run()
 
-    async def _send(self, event: h11.Event) -> None:
+    async def _send(self, event: h11.Event, flags: int = 0) -> None:
         async with self._sending:
             if isinstance(event, h11.InformationalResponse) and self.http.our_state is not h11.SEND_RESPONSE:
                 return  # the answer was faster
-            await self._put(self.http.send(event) or b"")
+            await self._put(self.http.send(event) or b"", flags)
 
-    async def _put(self, data: bytes) -> None:
+    async def _put(self, data: bytes, flags: int = 0) -> None:
         rest = memoryview(data)
         try:
             with contextlib.suppress(BlockingIOError):
-                rest = rest[self._sock.send(rest) if rest else 0 :]
+                rest = rest[self._sock.send(rest, flags) if rest else 0 :]
             if rest:
                 async with asyncio.timeout(self.limits.stall):
                     await self._loop.sock_sendall(self._sock, rest)

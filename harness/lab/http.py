@@ -274,7 +274,7 @@ class _Exchange:
                 body = [h11.Data(data=response.body)] if wanted else []
                 await self._channel.send_all(head, *body, h11.EndOfMessage())
                 return
-            await self._channel.send(head)
+            await self._channel.send(head, more=wanted)
             if wanted:
                 await self._send_body(response.body)
             await self._channel.send(h11.EndOfMessage())

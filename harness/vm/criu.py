@@ -29,8 +29,14 @@ KIND = "criu"
 
 _RUN = "mount -t tmpfs criu /run"  # where CRIU writes, which is not to be this machine's
 
-_AGAIN = ("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "sh", "-c", f'{_RUN} && exec "$0" "$@"')
-"""Runs CRIU that brings a process back, which has the pid again that it had: so in a pid namespace of its own."""
+_AGAIN = (
+    "unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
+    "sh", "-c", f'{_RUN} && cp "$0" /run/criu.kdat 2>/dev/null; exec "$@"',
+)  # fmt: skip
+"""Runs CRIU that brings a process back, which has the pid again that it had: so in a pid namespace of its own.
+
+Its first word is the file of what CRIU found out about this kernel, without which it asks for 50 ms each time.
+"""
 
 _SUITE = "trixie"  # the first release of Debian whose CRIU (4.1.1) works on kernels from 6.13 on
 _VERSION = 1  # of how it is unpacked and tried
@@ -49,10 +55,33 @@ def command(tell: Callable[[str], None] = lambda line: None) -> tuple[str, ...]:
         if record["asked"] == _asked():
             return _held(tuple(map(str, record["command"])))
     found, why = _found(tell)
-    if why:
+    if found:
+        _ask_about_kernel(found)
+    else:
         tell(f"guests are saved by QEMU alone, whose copies take longer: {why}")
     _remember(found, why)
     return found
+
+
+def _about_kernel() -> Path:
+    """What CRIU found out about this kernel, in CRIU's own form. It is good for this boot; CRIU sees when it is not."""
+    return cache.directory() / "criu.kdat"
+
+
+def _ask_about_kernel(criu: Sequence[str]) -> None:
+    inside = f'{_RUN} && "$0" "$@" check >/dev/null && cat /run/criu.kdat'
+    done = run(["unshare", "--mount", "sh", "-c", inside, *criu], check=False)
+    if done.returncode == 0:
+        _put(_about_kernel(), done.stdout)
+
+
+def _put(place: Path, content: bytes) -> None:
+    """Whole or not at all; that it cannot be kept does no harm."""
+    work = place.with_name(f".{place.name}.{os.getpid()}")
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        work.write_bytes(content)
+        work.replace(place)
 
 
 def boot() -> str:
@@ -66,12 +95,7 @@ def distrust(why: str) -> None:
 
 
 def _remember(found: Sequence[str], why: str) -> None:
-    place = _place()
-    work = place.with_name(f".{place.name}.{os.getpid()}")
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        work.write_text(json.dumps({"asked": _asked(), "command": found, "why": why}))
-        work.replace(place)
+    _put(_place(), json.dumps({"asked": _asked(), "command": found, "why": why}).encode())
 
 
 def _place() -> Path:
@@ -183,7 +207,7 @@ def freeze(criu: Sequence[str], process: subprocess.Popen[bytes], images: Path) 
     images.mkdir()
     inside = ["nsenter", f"--mount=/proc/{process.pid}/ns/mnt"]
     words = ["dump", f"--tree={process.pid}", "--manage-cgroups=ignore", "--verbosity=1"]
-    done = run([*inside, *criu, *words, f"--images-dir={images}"], timeout=_SECONDS, check=False)
+    done = run([*inside, *criu, *words, f"--images-dir={images.absolute()}"], timeout=_SECONDS, check=False)
     if done.returncode:
         raise HarnessError("freeze a process by CRIU", " / ".join(text(done.stderr).splitlines()))
     process.wait(_SECONDS)
@@ -199,8 +223,14 @@ def thawed(
     and its own words say why.
     """
     names = [f"--inherit-fd=fd[{number}]:{str(path).lstrip('/')}" for path, number in inherited.items()]
-    words = ["restore", f"--images-dir={images}", "--work-dir=/run", "--manage-cgroups=ignore", "--verbosity=1"]
-    command = [*_AGAIN, *criu, *words, *names]
+    words = [
+        "restore",
+        f"--images-dir={images.absolute()}",
+        "--work-dir=/run",
+        "--manage-cgroups=ignore",
+        "--verbosity=1",
+    ]
+    command = [*_AGAIN, str(_about_kernel().absolute()), *criu, *words, *names]
     with qemu.at_work(command, port, outputs, tuple(inherited.values()), end=_end, apart=True) as running:
         yield running
 

@@ -20,6 +20,7 @@ SCRIPT = """
 import json, resource, sys
 from harness.checks import ready, verify
 from harness.checks.options import Options
+from harness.kernel import features
 from harness.lab import lab, state
 from harness.report import json as reports
 
@@ -31,6 +32,7 @@ if sys.argv[1] == "prepared":
     told["waiting"] = [waiting.nonce, str(waiting.cgroup), waiting.vm.pid]
     (run,) = state._PREPARED.values()
     told["run"] = run.id
+    features.probe_all = None  # the kernel is not asked again
 told["limit"] = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
 nonces = []
 renewed = lab.Lab.renewed
@@ -89,3 +91,16 @@ def test_nothing_can_be_prepared_without_a_compiler_or_a_bundle() -> None:
     assert "preflight.bcc" in done.stdout or "load.compile" in done.stdout
     assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == before
     state.clean()
+
+
+def test_what_was_kept_of_the_kernels_answers_is_taken_over_once() -> None:
+    script = (
+        "from dataclasses import replace\n"
+        "from harness.checks import machine\n"
+        "found = machine.ask()\n"
+        "machine.keep(replace(found, features={'asked': 'before'}))\n"
+        "assert machine.ask().features == {'asked': 'before'}\n"
+        "assert machine.ask().features == found.features\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
