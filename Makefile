@@ -7,6 +7,8 @@ VENV ?= .venv
 export VENV
 BIN := $(VENV)/bin
 ARGS ?=
+# Of `make test`, side by side (tests/workers.py); 0 for one after the other.
+WORKERS ?= 2
 UV ?= uv
 
 # What ruff and mypy look at, of what there is.
@@ -28,7 +30,7 @@ verify: install
 	@"$(BIN)"/msp-harness verify $(ARGS)
 
 test: install-dev
-	@"$(BIN)"/python -m pytest $(ARGS)
+	@"$(BIN)"/python -m pytest -n $(WORKERS) $(ARGS)
 
 test-all: install-vagrant
 	@"$(BIN)"/python -m pytest -m 'slow or not slow' $(ARGS)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
-
-from harness.kernel import processes
-from harness.vm import lab_kernels
+from harness.kernel import packages, processes
+from harness.vm import lab_kernels, qemu
 
 ROOT = Path(__file__).parents[2]
+
+PROGRAMS = {
+    qemu.BINARY: packages.QEMU,
+    "mmdebstrap": packages.MMDEBSTRAP,
+    "mke2fs": packages.E2FSPROGS,
+    "depmod": packages.KMOD,
+}
 
 # Whoever wants a kernel afterwards waits for this one's lock; what fails here fails there again, with its reason.
 _BUILD = """
@@ -28,16 +35,22 @@ for name in sys.argv[1:]:
 """
 
 
-def wanted(items: Iterable[pytest.Item]) -> list[str]:
-    """The lab kernels that these tests boot, in the table's order, which lets each build use the one before."""
-    specs = {spec for item in items if (spec := spec_of(item)).startswith(lab_kernels.PREFIX)}
-    return [row.name for row in lab_kernels.LAB_KERNELS if lab_kernels.PREFIX + row.name in specs]
+def cannot_boot() -> str:
+    """Why no guest can be booted here; empty where one can."""
+    if os.geteuid() != 0:
+        return "needs root, to make the guest's file system"
+    missing = [need for program, need in PROGRAMS.items() if shutil.which(program) is None]
+    return packages.install_hint(missing) if missing else ""
 
 
-def spec_of(item: pytest.Item) -> str:
-    """The kernel that a test's parameter names; empty for none."""
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    return str(parameters.get("kernel", ""))
+def wanted(tests: Iterable[str]) -> list[str]:
+    """The lab kernels that tests with these ids boot, in the table's order, which lets each build use the one before.
+
+    An id has the kernel's name first among its parameters.
+    """
+    found = " ".join(tests)
+    specs = [(row.name, lab_kernels.PREFIX + row.name) for row in lab_kernels.LAB_KERNELS]
+    return [name for name, spec in specs if re.search(rf"\[{spec}[]-]", found)]
 
 
 def start(names: Iterable[str]) -> subprocess.Popen[bytes]:
