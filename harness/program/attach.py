@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
@@ -14,6 +15,9 @@ from harness.program.load import Loaded
 
 KPROBE_FUNCTION = "tcp_connect"
 """Where the agent's kprobe sits: reached by every TCP connect once the source port is chosen."""
+
+
+_HELD_SECONDS = 1.0
 
 
 class Way(StrEnum):
@@ -34,8 +38,11 @@ def attach_one(program: bpf.Fd, cgroup: Path, kind: AttachType, way: Way = Way.L
     directory = cgroups.open_directory(cgroup)
     try:
         if way is Way.LINK:
-            with bpf.link_create(directory, program, kind) as link:
+            link = bpf.link_create(directory, program, kind)
+            try:
                 yield link
+            finally:
+                _close(link, directory, program, kind)
         else:
             bpf.prog_attach(directory, program, kind, FLAGS[way])
             try:
@@ -45,6 +52,25 @@ def attach_one(program: bpf.Fd, cgroup: Path, kind: AttachType, way: Way = Way.L
                     bpf.prog_detach(directory, program, kind)
     finally:
         os.close(directory)
+
+
+def _close(link: bpf.Fd, directory: int, program: bpf.Fd, kind: AttachType) -> None:
+    """Close a link, and wait until it is gone: whoever lists the links of the machine holds each for a moment."""
+    before = _times(directory, program, kind)
+    link.close()
+    deadline = time.monotonic() + _HELD_SECONDS
+    while before and _times(directory, program, kind) >= before:
+        if time.monotonic() > deadline:
+            return  # somebody holds it in earnest: what checks for it will tell
+        time.sleep(0.001)
+
+
+def _times(directory: int, program: bpf.Fd, kind: AttachType) -> int:
+    """How often the program is attached to this cgroup itself; not at all to one that is gone."""
+    try:
+        return bpf.prog_query(directory, kind).programs.count(bpf.prog_info(program).id)
+    except bpf.BpfError:
+        return 0
 
 
 def is_attached(directory: int, program: bpf.Fd, kind: AttachType) -> bool:

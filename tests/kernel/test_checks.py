@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -192,8 +194,6 @@ def test_stale_redirect_needs_all_three_signs(environment: Environment) -> None:
 
 def test_removal_fails_when_the_program_stays(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second descriptor of the link keeps the program: closing and killing are then not enough."""
-    import os
-
     kept: list[int] = []
     original = bpf.link_create
 
@@ -210,6 +210,18 @@ def test_removal_fails_when_the_program_stays(environment: Environment, monkeypa
             os.close(number)
     assert result.outcome is Outcome.FAIL
     assert "still runs" in result.summary
+
+
+def test_a_link_that_somebody_looks_at_is_gone_all_the_same(environment: Environment) -> None:
+    """Who lists the links of the machine, as another run does, holds each for a moment."""
+    program = environment.loaded.programs["connect4"]
+    with attach_one(program, environment.lab.attach_cgroup, CONNECT4) as link:
+        assert link is not None
+        looking = os.dup(link.fileno())
+        ends = threading.Timer(0.2, os.close, (looking,))
+        ends.start()
+    assert bpf.prog_info(program).id not in attached.effective(environment.lab.client_cgroup, CONNECT4)
+    ends.join()
 
 
 def test_map_information_of_the_kernel_agrees_with_python(environment: Environment) -> None:
