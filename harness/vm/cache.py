@@ -133,13 +133,14 @@ def writing(attempted: str) -> Iterator[None]:
         happened = f"{errno_text(number)}: {error.filename or error}"
         raise HarnessError(attempted, happened, _REMEDY, errno=number) from error
     except HarnessError as error:
-        if error.errno == errno.ENOSPC or not _full():
+        if error.errno == errno.ENOSPC or not full():
             raise
         happened = f"{errno_text(errno.ENOSPC)}: {directory()}"
         raise HarnessError(attempted, happened, _REMEDY, errno=errno.ENOSPC, detail=str(error)) from error
 
 
-def _full() -> bool:
+def full() -> bool:
+    """Whether whatever was written to the cache may have failed of there being no room."""
     try:
         status = os.statvfs(directory())
     except OSError:

@@ -16,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.vm import boot, criu, criu_images, qemu, sparse, wire
+from harness.vm import boot, cache, criu, criu_images, qemu, sparse, wire
 from harness.vm.guest import Guest
 from harness.vm.machine import Machine
 from harness.vm.qemu import Ends, Monitor, Refused, Running
@@ -58,6 +58,8 @@ def save(
             if criu_images.map_privately(place / IMAGES) != 1:
                 raise HarnessError("freeze a guest", "its memory is not the one shared mapping of QEMU")
         except HarnessError as error:
+            if cache.full():
+                raise
             criu.distrust(f"{error}")
             raise Refused(f"{error}") from error
         for name in (*_OUTPUTS, *_fifos()):
