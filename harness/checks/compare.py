@@ -15,13 +15,13 @@ from harness.checks import census
 from harness.checks.base import Check, Environment, perform
 from harness.checks.census_judge import Verdicts
 from harness.checks.census_rows import ROWS
+from harness.checks.foreign import OBJECT
 from harness.errors import HarnessError
 from harness.kernel.bpf import ProgramType
 from harness.lab import cost
 from harness.lab.worker import Worker
 from harness.report import Json, Outcome, Report, Result
 
-OBJECT = "object"
 OURS = ("plain", "hardened")
 FLOOR = "no program"
 

@@ -19,7 +19,9 @@ from harness.program.foreign import Object, ObjectFile
 from harness.program.libbpf import MapFact, Refusal
 from harness.program.load import Loaded
 from harness.report import Json, Outcome, Result
-from harness.verifier.explain import explain_text
+
+OBJECT = "object"
+"""What somebody else's object is called beside our programs."""
 
 OBJECT_TITLE = "libbpf loads the object"
 AUDIT_TITLE = "How the object's audit records are completed"
@@ -121,6 +123,8 @@ def _refused(about: Object, refusal: Refusal) -> Result:
     evidence: dict[str, Json] = {"errno": libbpf.error_text(refusal.errno), "libbpf": list(refusal.messages)}
     if refusal.log.strip():
         evidence["log"] = refusal.log
+        from harness.verifier.explain import explain_text  # only for what is refused
+
         meant = explain_text(refusal.log, release=facts.release())[0]
         return Result(
             f"load.{refusal.role}", f"{name} loads", Outcome.FAIL,

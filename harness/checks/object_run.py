@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from harness.checks import compare, foreign, loading, plan
+from harness.checks import foreign, loading, plan
 from harness.checks.base import Environment, perform, selected
 from harness.checks.machine import Machine
 from harness.checks.options import Options, with_census
@@ -77,10 +77,12 @@ def _lent(setting: Setting, loaded: Loaded, stack: ExitStack) -> tuple[Loaded, b
 
 def _checks(setting: Setting, loaded: Loaded, audited: bool, stack: ExitStack) -> Iterator[Result]:
     options = setting.options
-    names = [compare.OBJECT, *setting.ours]
+    if setting.ours or with_census(options):
+        from harness.checks import compare  # and the census with it, which an object by itself does without
+    names = [foreign.OBJECT, *setting.ours]
     # Every lab forks, so they are all there before anything starts a thread.
     labs = {name: stack.enter_context(open_lab(setting.run, name)) for name in names}
-    theirs = Environment(setting.run, labs[compare.OBJECT], loaded, audited, setting.way)
+    theirs = Environment(setting.run, labs[foreign.OBJECT], loaded, audited, setting.way)
     ours: dict[str, Environment] = {}
     for name, compilation in setting.ours.items():
         try:
@@ -99,7 +101,7 @@ def _checks(setting: Setting, loaded: Loaded, audited: bool, stack: ExitStack) -
             yield result
         if ours:
             compared.append(compare.side_by_side(check, results, ours))
-    environments = {compare.OBJECT: theirs, **ours}
+    environments = {foreign.OBJECT: theirs, **ours}
     if with_census(options):
         for result in timed("census", "Coverage census", lambda: compare.censuses(environments)):
             if result.group != "compare":

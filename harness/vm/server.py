@@ -54,6 +54,7 @@ _SELDOM = (
     "failures",
     "checks.agent_",
     "checks.census",
+    "checks.compare",
     "checks.here",
     "checks.inspect",
     "lab.behaviours",
@@ -201,13 +202,18 @@ def import_all(*, seldom: bool = False) -> None:
     _import_rtnetlink()
     left_out = tuple(f"harness.{name}" for name in (() if seldom else _SELDOM))
     for top in (*_IMPORTED, *(name for name in _SELDOM if seldom and "." not in name)):
-        package = importlib.import_module(f"harness.{top}")
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith("__main__") and not module.name.startswith(left_out):
-                importlib.import_module(module.name)
+        _import_below(f"harness.{top}", left_out)
     for name in _LATE:
         importlib.import_module(name)
     importlib.import_module("harness.cli").parser()
+
+
+def _import_below(name: str, left_out: tuple[str, ...]) -> None:
+    """A module or package and all below it. pkgutil.walk_packages() imports each package, wanted or not."""
+    found = importlib.import_module(name)
+    for module in pkgutil.iter_modules(getattr(found, "__path__", ()), f"{name}."):
+        if not module.name.endswith("__main__") and not module.name.startswith(left_out):
+            _import_below(module.name, left_out)
 
 
 def _import_rtnetlink() -> None:
