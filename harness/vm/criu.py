@@ -22,7 +22,7 @@ from pathlib import Path
 
 from harness.command import run, text
 from harness.errors import HarnessError
-from harness.vm import apt, cache, qemu, scratch
+from harness.vm import cache, mmdebstrap, qemu, scratch
 from harness.vm.qemu import Ends, Running
 
 KIND = "criu"
@@ -40,7 +40,6 @@ Its first word is the file of what CRIU found out about this kernel, without whi
 
 _SUITE = "trixie"  # the first release of Debian whose CRIU (4.1.1) works on kernels from 6.13 on
 _VERSION = 1  # of how it is unpacked and tried
-_UNPACK_SECONDS = 600
 _SECONDS = 60  # to freeze takes a tenth of a second
 _TRIAL_SECONDS = 10
 _END_SECONDS = 5  # it takes milliseconds
@@ -138,16 +137,7 @@ def _unpacked(tell: Callable[[str], None]) -> tuple[str, ...]:
 
     def make(place: Path) -> None:
         tell(f"unpacking CRIU from {_SUITE}'s packages")
-        sources = place / "sources.list"
-        sources.write_text("".join(f"{source.line()}\n" for source in apt.sources_of(_SUITE)))
-        run(
-            [
-                "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-                "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=extract", "--include=criu",
-                _SUITE, place / "root", sources,
-            ],
-            timeout=_UNPACK_SECONDS,
-        )  # fmt: skip
+        mmdebstrap.unpack(_SUITE, place / "root", "extract", ["criu"])
 
     root = cache.kept(KIND, _name(), make).absolute() / "root"
     loaders = sorted(root.glob("usr/lib/*/ld-linux-*.so.*"))

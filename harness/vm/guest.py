@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from harness.command import run
 from harness.errors import HarnessError
 from harness.kernel import packages
-from harness.vm import apt, cache
+from harness.vm import apt, cache, mmdebstrap
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -89,21 +89,9 @@ def _require(command: str, need: str) -> None:
 
 
 def _make(suite: str, place: Path) -> None:
-    _require("mmdebstrap", packages.MMDEBSTRAP)
     _require("mke2fs", packages.E2FSPROGS)
-    root, sources = place / "root", place / "sources.list"
-    sources.write_text("\n".join(source.line() for source in apt.sources_of(suite)) + "\n")
-    # In namespaces of its own, so that a kill leaves neither a process nor a mount.
-    run(
-        [
-            "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-            "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=essential",
-            f"--include={','.join(PACKAGES)}",
-            *(f"--dpkgopt=path-exclude={path}" for path in _WITHOUT),
-            suite, root, sources,
-        ],
-        timeout=_MAKE_SECONDS,
-    )  # fmt: skip
+    root = place / "root"
+    mmdebstrap.unpack(suite, root, "essential", PACKAGES, [f"--dpkgopt=path-exclude={path}" for path in _WITHOUT])
     libraries = Path("usr", "lib", "python3", "dist-packages")
     for distribution in _requirements():
         _copy(distribution, root / libraries)

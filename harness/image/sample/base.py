@@ -17,8 +17,7 @@ from pathlib import Path
 
 from harness.command import run, text
 from harness.errors import HarnessError
-from harness.kernel import packages
-from harness.vm import apt, cache, suites
+from harness.vm import cache, mmdebstrap, suites
 
 KIND = "sample-roots"
 """Where these are in the cache."""
@@ -125,39 +124,23 @@ def _packages(suite: Suite) -> tuple[str, ...]:
 
 def _make(suite: Suite, place: Path, tell: Callable[[str], None]) -> None:
     """Its kernel is the newest for virtual machines, which have Hyper-V's drivers, that the mirror really has."""
-    if shutil.which("mmdebstrap") is None:
-        happened = "there is no mmdebstrap"
-        raise HarnessError(f"make a sample of {suite.name}", happened, packages.install_hint([packages.MMDEBSTRAP]))
     kernel = suites.get(suites.Suite(suite.name), refresh=True, tell=tell).origin.split()[1]
-    root, sources, before = place / "root", place / "sources.list", place / "before"
-    scratch = place / "scratch"  # its own, which a kill would leave in /tmp
-    scratch.mkdir()
-    sources.write_text("".join(f"{source.line()}\n" for source in apt.sources_of(suite.name)))
+    root, before = place / "root", place / "before"
     write(before, _BEFORE)
-    run(
-        [
-            # A kill leaves neither a process nor a mount: the kernel ends unshare with its parent, and all with it.
-            "setpriv", "--pdeathsig", "KILL",
-            "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-            "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=minbase",
-            f"--include={','.join((kernel, *_packages(suite)))}",
-            *(f"--dpkgopt=path-exclude={path}" for path in _WITHOUT),
-            *(f"--aptopt={line}" for line in _allowances()),
-            *([f"--setup-hook={_MERGE}"] if suite.merges else []),
-            f"--setup-hook=cp -R {before}/. \"$1\"",
-            suite.name, root, sources,
-        ],
-        timeout=_MAKE_SECONDS,
-        environment={**os.environ, "TMPDIR": str(scratch)},
-    )  # fmt: skip
+    words = [
+        *(f"--dpkgopt=path-exclude={path}" for path in _WITHOUT),
+        *(f"--aptopt={line}" for line in _allowances()),
+        *([f"--setup-hook={_MERGE}"] if suite.merges else []),
+        f'--setup-hook=cp -R {before}/. "$1"',
+    ]
+    mmdebstrap.unpack(suite.name, root, "minbase", (kernel, *_packages(suite)), words, seconds=_MAKE_SECONDS)
     _finish(root, suite)
     run(
         ["tar", "-C", root, "--numeric-owner", "--xattrs", "--xattrs-include=*", "-cf", place / "root.tar", "."],
         timeout=600,
     )
-    for path in (root, before, scratch):
+    for path in (root, before):
         shutil.rmtree(path)
-    sources.unlink()
 
 
 def _allowances() -> list[str]:
