@@ -274,7 +274,8 @@ class _Exchange:
                 body = [h11.Data(data=response.body)] if wanted else []
                 await self._channel.send_all(head, *body, h11.EndOfMessage())
                 return
-            await self._channel.send(head, more=wanted)
+            # Of an empty body nothing follows: the head would wait for it.
+            await self._channel.send(head, more=wanted and header(response.headers, "content-length") != "0")
             if wanted:
                 await self._send_body(response.body)
             await self._channel.send(h11.EndOfMessage())

@@ -50,8 +50,8 @@ def save(
         file.truncate(machine.memory << 20)
     (place / _INITIAL).write_bytes(boot.initial(machine, guest))
     with _at_work(machine, guest, accelerator, place) as (running, monitor), ThreadPoolExecutor(1) as executor:
-        prepare(running)
-        monitor.ask("stop")
+        prepare(running)  # which tells, too, of a QEMU that did not start
+        Monitor(monitor).ask("stop")
         memory = executor.submit(sparse.read, place / MEMORY)
         try:
             criu.freeze(command, running.process, place / IMAGES)
@@ -101,8 +101,8 @@ def _fifos() -> list[str]:
 
 
 @contextmanager
-def _at_work(machine: Machine, guest: Guest, accelerator: str, place: Path) -> Iterator[tuple[Running, Monitor]]:
-    """A QEMU that boots, and whose descriptors are all of files with names, by which they can be replaced."""
+def _at_work(machine: Machine, guest: Guest, accelerator: str, place: Path) -> Iterator[tuple[Running, Ends]]:
+    """A QEMU that boots, and its monitor. What it has open are files with names, by which they can be replaced."""
     with ExitStack() as stack:
         for name in _fifos():
             os.mkfifo(place / name)
@@ -126,12 +126,11 @@ def _at_work(machine: Machine, guest: Guest, accelerator: str, place: Path) -> I
         )
         numbers = {name: file.fileno() for name, file in outputs.items()}
         running = stack.enter_context(qemu.at_work(command, port, numbers, (), apart=True))
-        while not qemu.ready(monitor.reader, time.monotonic() + _LOOK):
-            if running.ended() is not None:
-                raise HarnessError("start QEMU", running.output(qemu.OWN_WORDS).strip() or "it ended")
+        while not qemu.ready(monitor.reader, time.monotonic() + _LOOK) and running.ended() is None:
+            pass
         for file in held:  # QEMU has them now, so that what we read from ends when QEMU does
             file.close()
-        yield running, Monitor(monitor)
+        yield running, monitor
 
 
 def _opened(path: Path, flags: int) -> FileIO:

@@ -21,13 +21,14 @@ def blamed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     @contextmanager
     def at_work(*_: object) -> Iterator[Any]:
-        yield SimpleNamespace(process=None), SimpleNamespace(ask=lambda command: None)
+        yield SimpleNamespace(process=None), None
 
     def fail(*_: object) -> None:
         raise HarnessError("freeze a process by CRIU", "it does not work")
 
     told: list[str] = []
     monkeypatch.setattr(frozen, "_at_work", at_work)
+    monkeypatch.setattr(frozen, "Monitor", lambda ends: SimpleNamespace(ask=lambda command: None))
     monkeypatch.setattr(boot, "initial", lambda machine, guest: b"")
     monkeypatch.setattr(criu, "freeze", fail)
     monkeypatch.setattr(criu, "distrust", told.append)
