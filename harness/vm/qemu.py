@@ -36,9 +36,6 @@ _WORDS = (
     "no_timer_check", "cryptomgr.notests", "noreplace-smp",  # emulated, each takes tenths of a second
     "random.trust_cpu=on",  # nothing else gives a guest entropy before its first job
 )  # fmt: skip
-_ACCELERATOR = {"tcg": "tcg,tb-size=64"}
-"""More translated code than this (MiB) is thrown away, so most of a boot's: each copy of a frozen guest has it."""
-
 _PIECE = 1 << 16
 _MONITOR_SECONDS = 120  # an answer takes milliseconds
 
@@ -61,8 +58,7 @@ def hardware(machine: Machine, accelerator: str, root: Path) -> list[str]:
     """The words for QEMU that decide what a saved guest is restored into: all but memory, kernel and ports' ends."""
     return [
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-machine", _BOARD, "-accel", _ACCELERATOR.get(accelerator, accelerator),
-        "-cpu", model(accelerator), "-smp", str(machine.cpus),
+        "-machine", _BOARD, "-accel", accelerator, "-cpu", model(accelerator), "-smp", str(machine.cpus),
         "-drive", f"file={root},format=raw,if=none,id=root,readonly=on,cache=unsafe,file.locking=off",
         "-device", "virtio-blk-pci,drive=root",
         "-device", "virtio-serial-pci",
