@@ -38,11 +38,12 @@ def attach_one(program: bpf.Fd, cgroup: Path, kind: AttachType, way: Way = Way.L
     directory = cgroups.open_directory(cgroup)
     try:
         if way is Way.LINK:
-            link = bpf.link_create(directory, program, kind)
-            try:
-                yield link
-            finally:
-                _close(link, directory, program, kind)
+            with bpf.link_create(directory, program, kind) as link:
+                identity = bpf.prog_info(program).id  # who has the link may close the program
+                try:
+                    yield link
+                finally:
+                    _close(link, directory, identity, kind)
         else:
             bpf.prog_attach(directory, program, kind, FLAGS[way])
             try:
@@ -54,7 +55,7 @@ def attach_one(program: bpf.Fd, cgroup: Path, kind: AttachType, way: Way = Way.L
         os.close(directory)
 
 
-def _close(link: bpf.Fd, directory: int, program: bpf.Fd, kind: AttachType) -> None:
+def _close(link: bpf.Fd, directory: int, program: int, kind: AttachType) -> None:
     """Close a link, and wait until it is gone: whoever lists the links of the machine holds each for a moment."""
     before = _times(directory, program, kind)
     link.close()
@@ -65,10 +66,10 @@ def _close(link: bpf.Fd, directory: int, program: bpf.Fd, kind: AttachType) -> N
         time.sleep(0.001)
 
 
-def _times(directory: int, program: bpf.Fd, kind: AttachType) -> int:
-    """How often the program is attached to this cgroup itself; not at all to one that is gone."""
+def _times(directory: int, program: int, kind: AttachType) -> int:
+    """How often the program of this id is attached to this cgroup itself; not at all to one that is gone."""
     try:
-        return bpf.prog_query(directory, kind).programs.count(bpf.prog_info(program).id)
+        return bpf.prog_query(directory, kind).programs.count(program)
     except bpf.BpfError:
         return 0
 
