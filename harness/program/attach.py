@@ -16,8 +16,7 @@ from harness.program.load import Loaded
 KPROBE_FUNCTION = "tcp_connect"
 """Where the agent's kprobe sits: reached by every TCP connect once the source port is chosen."""
 
-
-_HELD_SECONDS = 1.0
+_HELD_SECONDS = 1.0  # until a closed link is gone; who lists links holds each for microseconds
 
 
 class Way(StrEnum):

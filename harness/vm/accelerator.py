@@ -19,7 +19,6 @@ from harness.vm.machine import Machine
 KVM, TCG = "kvm", "tcg"
 
 _DEVICE = Path("/dev/kvm")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SECONDS = 20  # a working KVM needs one
 _ALIVE = "guest: alive"
 _INIT = f"#!/bin/busybox sh\necho '{_ALIVE}'\n/bin/busybox poweroff -f\n"
@@ -31,12 +30,8 @@ def usable(machine: Machine, guest: Guest) -> str:
         return TCG
     if found := kept():
         return found
-    answer, place, asked = KVM if _runs(machine, guest) else TCG, _place(), _asked()
-    work = place.with_name(f".{place.name}.{os.getpid()}")
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        work.write_text(json.dumps({"asked": asked, "answer": answer}))
-        work.replace(place)
+    answer = KVM if _runs(machine, guest) else TCG
+    cache.note(_place(), json.dumps({"asked": _asked(), "answer": answer}))
     return answer
 
 
@@ -49,9 +44,14 @@ def kept() -> str:
     return ""
 
 
+def boot_id() -> str:
+    """What names this boot of this machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def _asked() -> list[str | int]:
     binary = qemu.binary()
-    return [_BOOT_ID.read_text().strip(), str(binary), binary.stat().st_mtime_ns]
+    return [boot_id(), str(binary), binary.stat().st_mtime_ns]
 
 
 def _place() -> Path:

@@ -170,6 +170,15 @@ def locked(kind: str, name: str, *, wait: bool = True) -> Iterator[None]:
             os.close(descriptor)
 
 
+def note(place: Path, content: str | bytes) -> None:
+    """Keep something small that can be found out again: whole or not at all. That there is no room does no harm."""
+    work = place.with_name(f".{place.name}.{os.getpid()}")
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        work.write_bytes(content.encode() if isinstance(content, str) else content)
+        work.replace(place)
+
+
 def entries(kind: str) -> list[Path]:
     """The whole entries of a kind, by name."""
     place = directory() / kind

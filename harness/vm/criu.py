@@ -22,7 +22,7 @@ from pathlib import Path
 
 from harness.command import run, text
 from harness.errors import HarnessError
-from harness.vm import cache, mmdebstrap, qemu, scratch
+from harness.vm import accelerator, cache, mmdebstrap, qemu, scratch
 from harness.vm.qemu import Ends, Running
 
 KIND = "criu"
@@ -71,21 +71,7 @@ def _ask_about_kernel(criu: Sequence[str]) -> None:
     inside = f'{_RUN} && "$0" "$@" check >/dev/null && cat /run/criu.kdat'
     done = run(["unshare", "--mount", "sh", "-c", inside, *criu], check=False)
     if done.returncode == 0:
-        _put(_about_kernel(), done.stdout)
-
-
-def _put(place: Path, content: bytes) -> None:
-    """Whole or not at all; that it cannot be kept does no harm."""
-    work = place.with_name(f".{place.name}.{os.getpid()}")
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        work.write_bytes(content)
-        work.replace(place)
-
-
-def boot() -> str:
-    """What names this boot of this machine."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        cache.note(_about_kernel(), done.stdout)
 
 
 def distrust(why: str) -> None:
@@ -94,7 +80,7 @@ def distrust(why: str) -> None:
 
 
 def _remember(found: Sequence[str], why: str) -> None:
-    _put(_place(), json.dumps({"asked": _asked(), "command": found, "why": why}).encode())
+    cache.note(_place(), json.dumps({"asked": _asked(), "command": found, "why": why}))
 
 
 def _place() -> Path:
@@ -104,7 +90,7 @@ def _place() -> Path:
 def _asked() -> list[str | int]:
     """What an answer is for: this boot of this machine, and its own CRIU."""
     own = shutil.which("criu")
-    return [_VERSION, boot(), str(own), Path(own).stat().st_mtime_ns if own else 0]
+    return [_VERSION, accelerator.boot_id(), str(own), Path(own).stat().st_mtime_ns if own else 0]
 
 
 def _held(found: tuple[str, ...]) -> tuple[str, ...]:

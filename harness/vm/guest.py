@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -71,11 +70,7 @@ def _name(suite: str) -> str:
         return known.read_text()
     wanted = {found.name: found.version for found in _requirements()}
     name = f"{suite}-{_short([recipe, wanted])}"
-    work = known.with_name(f".{known.name}.{os.getpid()}")
-    with suppress(OSError):
-        known.parent.mkdir(parents=True, exist_ok=True)
-        work.write_text(name)
-        work.replace(known)
+    cache.note(known, name)
     return name
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +50,8 @@ def measured(machine: Machine, accelerator: str) -> list[float]:
 
 def remember(machine: Machine, accelerator: str, seconds: float) -> None:
     """Keep the time of a boot. Losing one, on a full disk or to another process, does no harm."""
-    place = _place(machine, accelerator)
-    work = place.with_name(f".{place.name}.new")
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        work.write_text(json.dumps([*measured(machine, accelerator), round(seconds, 3)][-_KEPT:]))
-        work.replace(place)
+    kept = json.dumps([*measured(machine, accelerator), round(seconds, 3)][-_KEPT:])
+    cache.note(_place(machine, accelerator), kept)
 
 
 def boot(machine: Machine, accelerator: str) -> Limit:

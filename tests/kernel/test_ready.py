@@ -45,10 +45,16 @@ print(json.dumps([told, reports.dump(report)]))
 """
 
 
-def verified(how: str) -> tuple[dict[str, object], str]:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, how], cwd=ROOT, capture_output=True, text=True, timeout=120)
+def printed(script: str, *words: str) -> str:
+    """What a script prints that runs to its end in a process of its own."""
+    command = [sys.executable, "-c", script, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    told, report = json.loads(done.stdout)
+    return done.stdout
+
+
+def verified(how: str) -> tuple[dict[str, object], str]:
+    told, report = json.loads(printed(SCRIPT, how))
     return told, report
 
 
@@ -86,9 +92,8 @@ def test_nothing_can_be_prepared_without_a_compiler_or_a_bundle() -> None:
         "    report = verify.verify(started, lambda result: None)\n"
         "print({result.id for result in report.results if result.outcome in ('FAIL', 'ERROR')})\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "preflight.bcc" in done.stdout or "load.compile" in done.stdout
+    found = printed(script)
+    assert "preflight.bcc" in found or "load.compile" in found
     assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == before
     state.clean()
 
@@ -102,5 +107,4 @@ def test_what_was_kept_of_the_kernels_answers_is_taken_over_once() -> None:
         "assert machine.ask().features == {'asked': 'before'}\n"
         "assert machine.ask().features == found.features\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    printed(script)
