@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError, errno_text
 
-_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_THP_DISABLE = 1, 41  # include/uapi/linux/prctl.h
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
 _CLONE3 = 435  # the same number on every architecture
@@ -57,6 +57,11 @@ def die_with_parent(parent: int) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it was gone before the call
         os._exit(1)
+
+
+def without_huge_pages() -> None:
+    """The caller, and what it starts, gets memory page by page, as it touches it, whatever it advises the kernel."""
+    _libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
 def in_initial_pid_namespace() -> bool:

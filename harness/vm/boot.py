@@ -27,7 +27,7 @@ def arguments(machine: Machine, guest: Guest, accelerator: str, initial: Path, w
     """QEMU's words for a boot; initial is the initramfs, words are further ones, among them the memory's."""
     kernel = machine.kernel
     return [
-        *qemu.hardware(machine, accelerator, guest.root),
+        *qemu.hardware(machine, accelerator, *guest.drives),
         *(words or memory_words(machine)),
         "-kernel", str(kernel.vmlinux or kernel.image),
         "-initrd", str(initial),
@@ -35,9 +35,9 @@ def arguments(machine: Machine, guest: Guest, accelerator: str, initial: Path, w
     ]  # fmt: skip
 
 
-def initial(machine: Machine, guest: Guest) -> bytes:
-    """The initramfs of a guest that serves jobs."""
-    return initramfs.initramfs(guest, machine.kernel, {"cgroup": machine.cgroup})
+def initial(machine: Machine, guest: Guest, *, write_down: bool = False) -> bytes:
+    """The initramfs of a guest that serves jobs; or writes down its interpreter, and does nothing else."""
+    return initramfs.initramfs(guest, machine.kernel, {"cgroup": machine.cgroup, "write_down": write_down})
 
 
 @contextmanager

@@ -27,7 +27,10 @@ from harness.vm.qemu import Ends, Running
 
 KIND = "criu"
 
-_RUN = "mount -t tmpfs criu /run"  # where CRIU writes, which is not to be this machine's
+RUN = Path("/run")
+"""Where CRIU writes, which is not to be this machine's; and what is made to be frozen can write, too."""
+
+_RUN = f"mount -t tmpfs -o size=100% criu {RUN}"
 
 _AGAIN = (
     "unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
@@ -173,7 +176,10 @@ def _line(file: FileIO) -> str:
 
 
 def freezable(command: Sequence[str], output: Path) -> list[str]:
-    """A command such that its process can be frozen: in a mount namespace, in which all that it has open is opened."""
+    """A command such that its process can be frozen: in a mount namespace, in which all that it has open is opened.
+
+    It has a RUN of its own, which is in memory and ends with it.
+    """
     inside = f'{_RUN} && exec "$@" </dev/null >"$0" 2>&1'
     return ["unshare", "--mount", "sh", "-c", inside, str(output), *command]
 

@@ -1,7 +1,7 @@
 """A guest saved as the process that it is in: QEMU, frozen by CRIU, with all code that it has translated.
 
-Under emulation that is what a job spends half of its time on. The guest's memory is a file that QEMU writes to while
-the guest is made, and that each copy has privately, page by page as it needs them; of QEMU's own memory each copy
+Under emulation that is what a job spends half of its time on. The guest's memory is a file that QEMU maps shared while
+the guest is made, and that each copy maps privately, to have page by page what it needs; of QEMU's own memory each copy
 has its own. Copies are for this boot of this machine only: that one comes back after another was not tried.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.vm import boot, cache, criu, criu_images, qemu, sparse, wire
-from harness.vm.guest import Guest
+from harness.vm.guest import INTERPRETER, Guest
 from harness.vm.machine import Machine
 from harness.vm.qemu import Ends, Monitor, Refused, Running
 from harness.vm.sparse import Checksum
@@ -25,6 +25,7 @@ from harness.vm.sparse import Checksum
 MEMORY, IMAGES = "memory", "frozen"
 
 _ORIGIN = "origin"  # the directory in which the files were that QEMU had open
+_MADE_IN = criu.RUN / MEMORY  # in memory, where to touch a page of it takes least
 _LOOK = 0.2  # seconds between looks at a QEMU that starts
 _INITIAL = "initramfs"  # QEMU keeps it mapped
 _MONITOR = "monitor"
@@ -46,28 +47,20 @@ def save(
     Gives the checksums of the files, and nothing that goes on: the guest ends with being saved. Raises Refused.
     """
     place = place.resolve()  # as the kernel has it, and so CRIU
-    with (place / MEMORY).open("wb") as file:
-        file.truncate(machine.memory << 20)
     (place / _INITIAL).write_bytes(boot.initial(machine, guest))
-    with _at_work(machine, guest, accelerator, place) as (running, monitor), ThreadPoolExecutor(1) as executor:
+    with _at_work(machine, guest.keeping(place), accelerator, place) as (running, monitor, made):
         prepare(running)  # which tells, too, of a QEMU that did not start
         Monitor(monitor).ask("stop")
-        memory = executor.submit(sparse.read, place / MEMORY)
-        try:
-            criu.freeze(command, running.process, place / IMAGES)
-            if criu_images.map_privately(place / IMAGES) != 1:
-                raise HarnessError("freeze a guest", "its memory is not the one shared mapping of QEMU")
-        except HarnessError as error:
-            if cache.full():
-                raise
-            criu.distrust(f"{error}")
-            raise Refused(f"{error}") from error
-        for name in (*_OUTPUTS, *_fifos()):
-            (place / name).unlink()
-        (place / _ORIGIN).write_text(f"{place}")
-        written = [_ORIGIN, _INITIAL, *(f"{IMAGES}/{path.name}" for path in (place / IMAGES).iterdir())]
-        checksums = {name: sparse.read(place / name) for name in written}
-        checksums[MEMORY] = memory.result()
+        with made.open("rb") as source, (place / MEMORY).open("wb") as target, ThreadPoolExecutor(1) as executor:
+            memory = executor.submit(sparse.copied, source.fileno(), target)
+            _freeze(command, running, place)
+            checksums = {MEMORY: memory.result()}
+    for name in (*_OUTPUTS, *_fifos()):
+        (place / name).unlink()
+    (place / _ORIGIN).write_text(f"{place}")
+    images = (place / IMAGES).iterdir()
+    written = [place / name for name in (_ORIGIN, _INITIAL, INTERPRETER)] + [*images]
+    checksums |= {f"{path.relative_to(place)}": sparse.read(path) for path in written if path.exists()}
     yield checksums, lambda: None
 
 
@@ -77,8 +70,7 @@ def resume(entry: Path, command: Sequence[str]) -> Iterator[Running]:
     origin = Path((entry / _ORIGIN).read_text())
     with (
         qemu.unnamed_outputs() as outputs,
-        (entry / MEMORY).open("rb") as memory,
-        (entry / _INITIAL).open("rb") as initial,
+        ExitStack() as stack,
         qemu.pipe() as (hears, jobs),
         qemu.pipe() as (answers, says),
         qemu.pipe() as (obeys, orders),
@@ -86,8 +78,10 @@ def resume(entry: Path, command: Sequence[str]) -> Iterator[Running]:
     ):
         os.write(orders.fileno(), qemu.order("cont"))
         theirs = [hears, says, obeys, tells]
-        files = {**dict(zip(_fifos(), theirs, strict=True)), MEMORY: memory, _INITIAL: initial}
-        inherited = {origin / name: file.fileno() for name, file in files.items()}
+        kept = [entry / name for name in (MEMORY, _INITIAL, INTERPRETER) if (entry / name).exists()]
+        files = {path.name: stack.enter_context(FileIO(path)) for path in kept}
+        files |= dict(zip(_fifos(), theirs, strict=True))
+        inherited = {_MADE_IN if name == MEMORY else origin / name: file.fileno() for name, file in files.items()}
         inherited |= {origin / name: number for name, number in outputs.items()}
         port = Ends(answers.fileno(), jobs.fileno())
         with criu.thawed(command, entry / IMAGES, inherited, port, outputs) as running:
@@ -96,13 +90,29 @@ def resume(entry: Path, command: Sequence[str]) -> Iterator[Running]:
             yield running
 
 
+def _freeze(command: Sequence[str], running: Running, place: Path) -> None:
+    """Raises Refused where CRIU cannot do it, which is then not asked again."""
+    try:
+        criu.freeze(command, running.process, place / IMAGES)
+        if criu_images.map_privately(place / IMAGES) != 1:
+            raise HarnessError("freeze a guest", "its memory is not the one shared mapping of QEMU")
+    except HarnessError as error:
+        if cache.full():
+            raise
+        criu.distrust(f"{error}")
+        raise Refused(f"{error}") from error
+
+
 def _fifos() -> list[str]:
     return [f"{way}.{direction}" for way in _WAYS for direction in ("in", "out")]
 
 
 @contextmanager
-def _at_work(machine: Machine, guest: Guest, accelerator: str, place: Path) -> Iterator[tuple[Running, Ends]]:
-    """A QEMU that boots, and its monitor. What it has open are files with names, by which they can be replaced."""
+def _at_work(machine: Machine, guest: Guest, accelerator: str, place: Path) -> Iterator[tuple[Running, Ends, Path]]:
+    """A QEMU that boots, its monitor, and the guest's memory.
+
+    What it has open are files with names, by which they can be replaced.
+    """
     with ExitStack() as stack:
         for name in _fifos():
             os.mkfifo(place / name)
@@ -114,7 +124,7 @@ def _at_work(machine: Machine, guest: Guest, accelerator: str, place: Path) -> I
             "-chardev", f"pipe,id={_MONITOR},path={place / _MONITOR}", "-mon", f"chardev={_MONITOR},mode=control",
         ]  # fmt: skip
         line = boot.arguments(
-            machine, guest, accelerator, place / _INITIAL, boot.memory_words(machine, place / MEMORY, shared=True)
+            machine, guest, accelerator, place / _INITIAL, boot.memory_words(machine, _MADE_IN, shared=True)
         )
         command = criu.freezable([str(qemu.binary()), *words, *line], place / qemu.OWN_WORDS)
         port, monitor = (
@@ -130,7 +140,7 @@ def _at_work(machine: Machine, guest: Guest, accelerator: str, place: Path) -> I
             pass
         for file in held:  # QEMU has them now, so that what we read from ends when QEMU does
             file.close()
-        yield running, monitor
+        yield running, monitor, Path(f"/proc/{running.process.pid}/root{_MADE_IN}")
 
 
 def _opened(path: Path, flags: int) -> FileIO:

@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 PACKAGES = ("python3", "libbpf1", "kmod", "curl", "busybox-static")
 """libbpf loads somebody's object; curl is a client of the census. Programs come compiled: there is no compiler."""
 
+INTERPRETER = "python3"
+"""The name of its file."""
+
 _WITHOUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 _PLACES = ("msp", "lib/modules")  # where a boot mounts what it brought
 _MAKE_SECONDS = 900
@@ -37,11 +40,33 @@ _VERSION = 2  # of how a root is made, where the recipe does not show it
 
 @dataclass(frozen=True)
 class Guest:
-    """What every kernel boots: the image of the root (ext4, read-only), a static busybox, and the recipe's hash."""
+    """What every kernel boots: the image of the root (ext4, read-only), a static busybox, and the recipe's hash.
+
+    interpreter is one that has imported all already (harness.vm.interpreter), where there is one.
+    """
 
     root: Path
     busybox: Path
     name: str
+    interpreter: Path | None = None
+
+    @property
+    def drives(self) -> list[Path]:
+        """What a guest reads and never writes to, as its disks."""
+        return [self.root, *([] if self.interpreter is None else [self.interpreter])]
+
+    def keeping(self, place: Path) -> Guest:
+        """The same with its interpreter linked into a place, where it stays as long as what is saved there."""
+        if self.interpreter is None:
+            return self
+        own = place / INTERPRETER
+        own.hardlink_to(self.interpreter)
+        return replace(self, interpreter=own)
+
+    def kept(self, place: Path) -> Guest:
+        """What keeping() gave for this place."""
+        own = place / INTERPRETER
+        return replace(self, interpreter=own if own.exists() else None)
 
 
 def get(tell: Callable[[str], None] = lambda line: None) -> Guest:

@@ -18,7 +18,7 @@ from pathlib import Path
 import harness
 from harness.command import run
 from harness.program import source
-from harness.vm import ahead, cache, forget
+from harness.vm import ahead, cache, forget, undump, wire
 from harness.vm.guest import Guest
 from harness.vm.kernels import Kernel
 
@@ -31,6 +31,9 @@ _LEFT_OUT = ("diagnose", "matrix", "image")  # layers that no job in a guest rea
 _RECORD = "import sys; from pathlib import Path; from harness.vm import ahead; ahead.record(Path(sys.argv[1]))"
 _RECORD_SECONDS = 120  # it takes one
 
+GOES_ON = "guest: going on with what is imported"
+"""What the console has before an interpreter is started that was written down."""
+
 _INIT = """\
 #!/bin/busybox sh
 # PID 1 in the initramfs: devices, the root, what came with the boot; then the interpreter, which serves jobs.
@@ -39,11 +42,15 @@ stop() { echo "guest: $*"; $b poweroff -f; }
 $b mount -t devtmpfs dev /dev || stop 'no devtmpfs: the kernel has no CONFIG_DEVTMPFS'
 while read -r module; do $b insmod "$module" || echo "guest: $module cannot be loaded"; done < /msp/modules
 tries=0
-until [ -b /dev/vda ]; do
-	tries=$((tries + 1))
-	[ $tries -lt 100 ] || stop 'no /dev/vda: the kernel has no virtio_pci or virtio_blk, or it does not work'
-	$b usleep 20000
-done
+wait_for() {
+	until [ -b "$1" ]; do
+		tries=$((tries + 1))
+		[ $tries -lt 100 ] || stop "no $1: the kernel has no virtio_pci or virtio_blk, or it does not work"
+		$b usleep 20000
+	done
+}
+wait_for /dev/vda
+[ ! -e /msp/python3 ] || wait_for INTERPRETER
 $b mount -t ext4 -o ro /dev/vda /root || stop 'the root cannot be mounted: no ext4, or it is damaged'
 $b mount --move /dev /root/dev
 $b mount --bind /msp /root/msp
@@ -53,18 +60,23 @@ export HOME=/root MSP_HARNESS_CACHE=/tmp/cache LC_ALL=C.UTF-8 COLUMNS=120 PYTHON
 export MSP_HARNESS_SLOWNESS=5
 cd /root
 $b mount --move . /
-exec $b chroot . /usr/bin/python3 -c '
+fixed='/usr/bin/setarch x86_64 --addr-no-randomize'
+[ ! -e msp/python3 ] || { echo 'GOES_ON'; exec $b chroot . $fixed /msp/python3; }
+exec $b chroot . $fixed /usr/bin/python3 -c '
 from pathlib import Path
 from harness.vm import ahead
 ahead.use(Path("/msp/ahead"))
 from harness.vm import server
 server.main()'
-"""
+""".replace("GOES_ON", GOES_ON).replace("INTERPRETER", wire.INTERPRETER)
 
 
 def initramfs(guest: Guest, kernel: Kernel, machine: Mapping[str, object]) -> bytes:
     """The initramfs for a boot; machine is what the server is to know of it."""
     archive = Archive()
+    if guest.interpreter is not None:
+        with guest.interpreter.open("rb") as file:
+            archive.file("msp/python3", file.read(undump.HEAD), mode=0o755)
     for directory in ("dev", "root", "lib/modules"):
         archive.directory(directory)
     archive.file("init", _INIT.encode(), mode=0o755)

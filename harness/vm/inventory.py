@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.vm import appliance, cache, criu, kernels, lab_kernels, saved
+from harness.vm import appliance, cache, criu, interpreter, kernels, lab_kernels, saved
 from harness.vm.kernels import Kernel
 
 KINDS = {
@@ -18,6 +18,7 @@ KINDS = {
     kernels.KIND: "kernel",
     "guests": "root of guests",
     "packages": "package for guests",
+    interpreter.KIND: "interpreter of guests",
     "sources": "kernel source",
     criu.KIND: "CRIU",
     appliance.KIND: "libguestfs' appliance",

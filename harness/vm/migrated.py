@@ -44,7 +44,9 @@ def save(
         devices = stack.enter_context((place / DEVICES).open("wb"))
         shared = boot.memory_words(machine, Path(f"/proc/self/fd/{memory}"), shared=True)
         inherited = (memory, theirs.fileno())
-        running = stack.enter_context(boot.cold(machine, guest, accelerator, [*shared, *words], inherited))
+        running = stack.enter_context(
+            boot.cold(machine, guest.keeping(place), accelerator, [*shared, *words], inherited)
+        )
         theirs.close()
         prepare(running)
         monitor = Monitor(Ends.of(ours))
@@ -78,7 +80,7 @@ def resume(entry: Path, machine: Machine, guest: Guest, accelerator: str) -> Ite
     words, theirs, ours = qemu.monitor()
     with ours, theirs, (entry / MEMORY).open("r+b") as memory, (entry / DEVICES).open("rb") as devices:
         arguments = [
-            *qemu.hardware(machine, accelerator, guest.root),
+            *qemu.hardware(machine, accelerator, *guest.kept(entry).drives),
             *boot.memory_words(machine, Path(f"/proc/self/fd/{memory.fileno()}")),
             *words,
             "-incoming", "defer",

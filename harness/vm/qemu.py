@@ -54,13 +54,19 @@ def model(accelerator: str) -> str:
     return "host" if accelerator == "kvm" else "max"
 
 
-def hardware(machine: Machine, accelerator: str, root: Path) -> list[str]:
-    """The words for QEMU that decide what a saved guest is restored into: all but memory, kernel and ports' ends."""
+def hardware(machine: Machine, accelerator: str, *drives: Path) -> list[str]:
+    """The words for QEMU that decide what a saved guest is restored into: all but memory, kernel and ports' ends.
+
+    drives: the guest's root, then its interpreter, where it has one.
+    """
+    names = [f"drive{number}" for number in range(len(drives))]
     return [
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-machine", _BOARD, "-accel", accelerator, "-cpu", model(accelerator), "-smp", str(machine.cpus),
-        "-drive", f"file={root},format=raw,if=none,id=root,readonly=on,cache=unsafe,file.locking=off",
-        "-device", "virtio-blk-pci,drive=root",
+        *(word for name, file in zip(names, drives, strict=True) for word in (
+            "-drive", f"file={file},format=raw,if=none,id={name},readonly=on,cache=unsafe,file.locking=off",
+            "-device", f"virtio-blk-pci,drive={name}",
+        )),
         "-device", "virtio-serial-pci",
         *(word for name in wire.PORTS for word in ("-device", f"virtserialport,chardev={name},name={name}")),
     ]  # fmt: skip
@@ -137,9 +143,13 @@ class Running:
 
     def output(self, name: str) -> str:
         """What came out so far: console, stdout, stderr; qemu is QEMU's own."""
+        return text(self.content(name)).replace("\r\n", "\n")
+
+    def content(self, name: str) -> bytes:
+        """The same as it is."""
         with open(self._outputs[name], "rb", closefd=False) as file:
             file.seek(0)
-            return text(file.read()).replace("\r\n", "\n")
+            return file.read()
 
 
 def ready(port: int, deadline: float, *, write: bool = False) -> bool:
@@ -207,6 +217,11 @@ def at_work(
     apart: with nothing of this process's but what it is given here: no session, no directory.
     """
     parent, began = os.getpid(), time.monotonic()
+
+    def begin() -> None:
+        processes.die_with_parent(parent)
+        processes.without_huge_pages()  # QEMU wants them, and it takes longer to clear them than they save
+
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -215,7 +230,7 @@ def at_work(
         pass_fds=descriptors,
         cwd="/" if apart else None,
         start_new_session=apart,
-        preexec_fn=lambda: processes.die_with_parent(parent),
+        preexec_fn=begin,
     )
     try:
         yield Running(process, began, port, outputs)

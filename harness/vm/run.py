@@ -10,12 +10,12 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import harness
 from harness.errors import HarnessError
 from harness.report import Report, Result, json
-from harness.vm import accelerator, boot, failed, guest, limits, qemu, saved
+from harness.vm import accelerator, boot, failed, guest, initramfs, interpreter, limits, qemu, saved
 from harness.vm.failed import Failed
 from harness.vm.guest import Guest
 from harness.vm.job import Job
@@ -91,7 +91,7 @@ def _resumed(host: _Host, by: str, job: Job) -> Report:
     name = saved.name(host.machine, host.guest, by, host.tell)
     found = saved.find(name)
     try:
-        report = None if found else _saved_first(host, by, name, job)
+        report = None if found else _with_imports(host, by, lambda host: _saved_first(host, by, name, job))
     except (_NotPrepared, Refused) as error:
         return _booted(host, by, job, f", for none could be saved: {error}")
     if report is not None:
@@ -131,9 +131,37 @@ def _from_saved(host: _Host, by: str, found: Saved, job: Job, how: str) -> Repor
 
 def _booted(host: _Host, by: str, job: Job, why: str = "") -> Report:
     host.tell(f"booting {host.machine.kernel.release}{why}")
+    return _with_imports(host, by, lambda host: _once_booted(host, by, job, why))
+
+
+def _once_booted(host: _Host, by: str, job: Job, why: str) -> Report:
     with boot.cold(host.machine, host.guest, by) as running:
         _wait_for_boot(host, by, running)
         return _report(host, by, f"booted{why}", _perform(host, by, running, job), running)
+
+
+_Told = TypeVar("_Told")
+
+
+def _with_imports(host: _Host, by: str, boots: Callable[[_Host], _Told]) -> _Told:
+    """Boot with an interpreter that has imported all, where there is one; without it where it does not go on."""
+    try:
+        found = interpreter.get(host.machine, host.guest, by, host.tell)
+    except HarnessError as error:
+        host.tell(f"{error}")
+        found = None
+    if found is None:
+        return boots(host)
+    try:
+        return boots(replace(host, guest=replace(host.guest, interpreter=found)))
+    except _NotGoneOn as error:
+        interpreter.distrust(host.machine, host.guest, f"{error}")
+        host.tell(f"booting {host.machine.kernel.release} once more, for what was imported did not go on: {error}")
+        return boots(host)
+
+
+class _NotGoneOn(Exception):
+    """A guest whose interpreter, written down before, was started and never served."""
 
 
 class _NotPrepared(Exception):
@@ -160,7 +188,12 @@ def _prepare(host: _Host, by: str, running: Running) -> None:
 
 def _wait_for_boot(host: _Host, by: str, running: Running) -> None:
     """Raises Failed for a guest that does not come up, or is not what was asked for."""
-    message = _received(running, limits.boot(host.machine, by), failed.BOOTING)
+    try:
+        message = _received(running, limits.boot(host.machine, by), failed.BOOTING)
+    except Failed as error:
+        if host.guest.interpreter is not None and initramfs.GOES_ON in running.output("console"):
+            raise _NotGoneOn(f"{error}") from error
+        raise
     limits.remember(host.machine, by, time.monotonic() - running.began)
     if problem := _object(message.get("booted")).get("cgroup", "it said something else than that it has booted"):
         raise failed.failed(

@@ -33,7 +33,7 @@ from harness.errors import HarnessError
 from harness.kernel import mounts
 from harness.report import Report
 from harness.report import json as form
-from harness.vm import wire
+from harness.vm import undump, wire
 from harness.vm.machine import Cgroup
 
 REPORT = "report.json"
@@ -74,6 +74,9 @@ _SELDOM = (
 _LATE = ("importlib.resources", "rich.console", "rich.text", "rich.cells", "rich.table")
 """What the packages above import only when they want it."""
 
+_ASKING = ("platform", "pyroute2.config")
+"""What asks the kernel while it is imported. In this order."""
+
 _MOUNTS = (
     ("proc", Path("/proc"), ""),
     ("sysfs", Path("/sys"), ""),
@@ -95,6 +98,10 @@ _RB_POWER_OFF = 0x4321FEDC  # LINUX_REBOOT_CMD_POWER_OFF, include/uapi/linux/reb
 def main() -> NoReturn:
     """Serve until the machine is taken away; an error of ours ends it, with the trace on the console."""
     try:
+        _mount_all()
+        _import_to_stay()
+        if json.loads(_MACHINE.read_text())["write_down"]:
+            _write_down()
         _serve()
     except BaseException:
         traceback.print_exc()
@@ -104,19 +111,39 @@ def main() -> NoReturn:
     raise SystemExit  # reboot(2) does not return
 
 
-def _serve() -> None:
+def _mount_all() -> None:
     for kind, place, options in _MOUNTS:
         _mount(kind, place, options)
+
+
+def _import_to_stay() -> None:
+    gc.disable()  # nothing that is imported is ever let go
+    import_all()
+    gc.enable()
+    gc.freeze()  # a child that collects would else write to every page that it shares
+
+
+def _write_down() -> None:
+    """Send home this interpreter, with all that is imported, and go off. Whoever starts it goes on behind this."""
+    ports = _ports()
+    descriptor = os.open(ports[wire.STDOUT], os.O_WRONLY)
+    if not undump.write(descriptor, wire.INTERPRETER):
+        port = _Port(os.open(ports[wire.PORT], os.O_RDWR))
+        port.say(written={})
+        port.hear()  # the host has what it wanted, and ends this machine
+    for name in _ASKING:
+        importlib.reload(sys.modules[name])
+    _mount_all()
+
+
+def _serve() -> None:
+    ctypes.CDLL(None).personality(0)  # what this starts has a layout of memory that is random, as usual
     # Who is woken waits until who runs has to wait: to change processes is what an emulated processor does worst.
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     problem = _mount_cgroups(Cgroup(json.loads(_MACHINE.read_text())["cgroup"]))
     _raise_loopback()
-    gc.disable()  # nothing that is imported is ever let go
-    import_all()
     ports = _ports()
     port = _Port(os.open(ports[wire.PORT], os.O_RDWR | os.O_CLOEXEC))
-    gc.enable()
-    gc.freeze()  # a child that collects would else write to every page that it shares
     port.say(booted={"release": os.uname().release, "cgroup": problem})
     while True:
         message = port.hear()

@@ -21,6 +21,9 @@ from harness.errors import HarnessError
 PORT = "job"
 """The port's name in the guest (/sys/class/virtio-ports/*/name)."""
 
+INTERPRETER = "/dev/vdb"
+"""Where a guest finds an interpreter that was written down (harness.vm.interpreter), and what it maps of it."""
+
 STDOUT, STDERR = "stdout", "stderr"
 """Ports that take what the job prints."""
 

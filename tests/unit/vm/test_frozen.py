@@ -12,16 +12,20 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.vm import boot, cache, criu, frozen
+from harness.vm.guest import Guest
 from harness.vm.qemu import Refused
 
 
 @pytest.fixture
-def blamed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A guest whose CRIU fails; whom that is blamed on."""
+
+    memory = tmp_path / "its memory"
+    memory.write_bytes(b"something")
 
     @contextmanager
     def at_work(*_: object) -> Iterator[Any]:
-        yield SimpleNamespace(process=None), None
+        yield SimpleNamespace(process=None), None, memory
 
     def fail(*_: object) -> None:
         raise HarnessError("freeze a process by CRIU", "it does not work")
@@ -37,7 +41,7 @@ def blamed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def save(place: Path) -> None:
     machine: Any = SimpleNamespace(memory=1)
-    guest: Any = None
+    guest = Guest(Path("root"), Path("busybox"), "name")
     with frozen.save(machine, guest, "tcg", place, lambda running: None, ("criu",)):
         pass
 

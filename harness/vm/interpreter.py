@@ -1,0 +1,90 @@
+"""The guests' interpreter with all that they import, written down once, and then started as it is on any kernel.
+
+Emulated, to import takes longer than the kernel's boot. What is imported does not depend on the kernel, and is the same
+until this package changes. See harness.vm.undump for how, and harness.vm.server for where it goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.vm import boot, cache, forget, initramfs, limits, qemu, wire
+from harness.vm.accelerator import TCG
+from harness.vm.guest import INTERPRETER, Guest
+from harness.vm.machine import Machine
+
+KIND = "interpreters"
+
+_VERSION = 1  # of how it is written down
+_KEPT = 3  # of 50 MB each
+_WORDS = ("vdso=0",)
+
+
+def get(
+    machine: Machine, guest: Guest, accelerator: str, tell: Callable[[str], None] = lambda line: None
+) -> Path | None:
+    """The executable; made by this machine's kernel where there is none yet, which tell is told.
+
+    None where there is none to be had: with KVM, where little is won, and for a kernel that is on record as one that
+    does without, for it made none or did not go on with one. Raises HarnessError when it cannot be kept.
+    """
+    name = _name(guest)
+    if accelerator != TCG or _without(machine, name).exists():
+        return None
+
+    def make(place: Path) -> None:
+        tell(f"booting {machine.kernel.release}, and writing down what guests import: any kernel's start with it")
+        (place / INTERPRETER).write_bytes(_written(Machine(machine.kernel, words=_WORDS), guest, accelerator))
+
+    try:
+        entry = cache.kept(KIND, name, make)
+    except _NotWritten as error:
+        cache.note(_without(machine, name), f"{error}\n")
+        return None
+    forget.all_but(_KEPT, KIND)
+    return entry / INTERPRETER
+
+
+def distrust(machine: Machine, guest: Guest, why: str) -> None:
+    """This kernel does not go on with it: it starts as if there were none."""
+    cache.note(_without(machine, _name(guest)), f"{why}\n")
+
+
+def _without(machine: Machine, name: str) -> Path:
+    return cache.directory() / f"{KIND}-not" / f"{name}-{_short(machine.kernel.digest)}"
+
+
+class _NotWritten(Exception):
+    """A guest did not write down its interpreter."""
+
+
+def _name(guest: Guest) -> str:
+    """What an interpreter depends on: all that it imported, and the processor that its C library chose code for."""
+    binary = qemu.binary()
+    status = binary.stat()
+    return _short([
+        _VERSION, guest.name, initramfs.digest(), qemu.model(TCG), str(binary), status.st_size, status.st_mtime_ns,
+    ])  # fmt: skip
+
+
+def _short(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _written(machine: Machine, guest: Guest, accelerator: str) -> bytes:
+    limit = limits.boot(machine, accelerator)
+    content = boot.initial(machine, guest, write_down=True)
+    with boot.cold(machine, guest, accelerator, content=content) as running:
+        try:
+            message = running.receive(time.monotonic() + limit.seconds)
+        except HarnessError as error:
+            raise _NotWritten(f"{error}") from error
+        if message is None or "written" not in message:
+            last = running.output("console").strip().splitlines()[-1:]
+            raise _NotWritten("".join(last) or f"nothing came from it for {limit}")
+        return running.content(wire.STDOUT)
