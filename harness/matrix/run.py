@@ -15,6 +15,7 @@ from harness.matrix import store
 from harness.matrix.model import Cell, Matrix
 from harness.matrix.question import Question, Task, tasks
 from harness.report import Outcome, Report, Result
+from harness.vm import limits
 from harness.vm.job import Job
 from harness.vm.machine import Machine
 
@@ -87,13 +88,17 @@ def perform() -> Perform:
 
 
 def in_turn(waiting: Sequence[Task]) -> list[Task]:
-    """Each kernel's first cell before any kernel's second: guests that run side by side are of different kernels."""
+    """Each kernel's first cell before any kernel's second: guests that run side by side are of different kernels.
+
+    The kernels that take longest to boot begin, so that in the end no processor waits for one of them.
+    """
     numbers: dict[str, int] = {}
     turns = []
     for task in waiting:
-        turns.append((numbers.setdefault(task.row.name, 0), task))
+        slowness = limits.quickest(task.machine) if task.machine else 0
+        turns.append((numbers.setdefault(task.row.name, 0), -slowness, task))
         numbers[task.row.name] += 1
-    return [task for _, task in sorted(turns, key=lambda turn: turn[0])]
+    return [task for *_, task in sorted(turns, key=lambda turn: turn[:2])]
 
 
 def fill(

@@ -6,6 +6,7 @@ A kernel that never booted here has more time. The times are kept in the cache u
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from harness.vm import cache
 from harness.vm.machine import Machine
 
+_ACCELERATORS = ("kvm", "tcg")
 _KEPT = 8  # the last boots
 _UNMEASURED = 30.0  # seconds that a boot is taken for which nobody measured: emulated, on a busy machine
 _BOOT = 6  # boots that a boot may last: the machine may be busier than it was
@@ -46,6 +48,11 @@ def measured(machine: Machine, accelerator: str) -> list[float]:
         return [float(seconds) for seconds in found if 0 < float(seconds) < 3600]
     except (OSError, ValueError, TypeError):
         return []
+
+
+def quickest(machine: Machine) -> float:
+    """Seconds that the quickest of its last boots took, by whatever; infinite where none was measured."""
+    return min((seconds for by in _ACCELERATORS for seconds in measured(machine, by)), default=math.inf)
 
 
 def remember(machine: Machine, accelerator: str, seconds: float) -> None:

@@ -119,7 +119,7 @@ def _from_saved(host: _Host, by: str, found: Saved, job: Job, how: str) -> Repor
         try:
             report = _report(host, by, how, _perform(host, by, running, job, prepared=True, resumed=True), running)
         except (Failed, _NotBack) as error:
-            if damage := checking.result():
+            if damage := checking.result() or found.check(everything=True):
                 raise _NotBack(damage) from None
             if isinstance(error, _NotBack):
                 saved.distrust(found, f"{error}")
