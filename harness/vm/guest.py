@@ -60,7 +60,10 @@ class Guest:
         if self.interpreter is None:
             return self
         own = place / INTERPRETER
-        own.hardlink_to(self.interpreter)
+        try:
+            own.hardlink_to(self.interpreter)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(self.interpreter, own)
         return replace(self, interpreter=own)
 
     def kept(self, place: Path) -> Guest:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.vm import boot, cache, forget, initramfs, limits, qemu, wire
+from harness.vm import boot, cache, failed, forget, initramfs, limits, qemu, wire
 from harness.vm.accelerator import TCG
 from harness.vm.guest import INTERPRETER, Guest
 from harness.vm.machine import Machine
 
 KIND = "interpreters"
 
+_CHECKSUM = "checksum"  # its file: the CRC-32, in decimal
 _VERSION = 1  # of how it is written down
 _KEPT = 3  # of 50 MB each
 _WORDS = ("vdso=0",)
+_WRITING = "writing down what is imported"
 
 
 def get(
@@ -31,7 +34,8 @@ def get(
     """The executable; made by this machine's kernel where there is none yet, which tell is told.
 
     None where there is none to be had: with KVM, where little is won, and for a kernel that is on record as one that
-    does without, for it made none or did not go on with one. Raises HarnessError when it cannot be kept.
+    does without, for it made none or did not go on with one. Raises HarnessError when it cannot be kept, and Failed for
+    a kernel that does not come up.
     """
     name = _name(guest)
     if accelerator != TCG or _without(machine, name).exists():
@@ -39,15 +43,25 @@ def get(
 
     def make(place: Path) -> None:
         tell(f"booting {machine.kernel.release}, and writing down what guests import: any kernel's start with it")
-        (place / INTERPRETER).write_bytes(_written(Machine(machine.kernel, words=_WORDS), guest, accelerator))
+        content = _written(Machine(machine.kernel, words=_WORDS), guest, accelerator)
+        (place / INTERPRETER).write_bytes(content)
+        (place / _CHECKSUM).write_text(f"{zlib.crc32(content)}")
 
     try:
-        entry = cache.kept(KIND, name, make)
+        entry = cache.kept(KIND, name, make, _damage)
     except _NotWritten as error:
         cache.note(_without(machine, name), f"{error}\n")
         return None
     forget.all_but(_KEPT, KIND)
     return entry / INTERPRETER
+
+
+def _damage(entry: Path) -> str:
+    try:
+        whole = int((entry / _CHECKSUM).read_text()) == zlib.crc32((entry / INTERPRETER).read_bytes())
+    except (OSError, ValueError) as error:
+        return f"{error}"
+    return "" if whole else f"{INTERPRETER} is not what was written"
 
 
 def distrust(machine: Machine, guest: Guest, why: str) -> None:
@@ -77,14 +91,17 @@ def _short(content: object) -> str:
 
 
 def _written(machine: Machine, guest: Guest, accelerator: str) -> bytes:
+    """What a guest wrote down. Raises Failed where it does not come up, _NotWritten where it cannot."""
     limit = limits.boot(machine, accelerator)
     content = boot.initial(machine, guest, write_down=True)
     with boot.cold(machine, guest, accelerator, content=content) as running:
         try:
-            message = running.receive(time.monotonic() + limit.seconds)
+            if running.receive(time.monotonic() + limit.seconds) is None:
+                raise failed.silent(running, failed.BOOTING, f"{limit}")
+            message = running.receive(time.monotonic() + limit.seconds) or {}
         except HarnessError as error:
             raise _NotWritten(f"{error}") from error
-        if message is None or "written" not in message:
-            last = running.output("console").strip().splitlines()[-1:]
-            raise _NotWritten("".join(last) or f"nothing came from it for {limit}")
-        return running.content(wire.STDOUT)
+        written = running.content(wire.STDOUT)
+        if message.get("written") != {"size": len(written)}:
+            raise _NotWritten(f"{failed.silent(running, _WRITING, f'{limit}')}, after {len(written)} bytes")
+        return written

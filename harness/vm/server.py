@@ -127,9 +127,10 @@ def _write_down() -> None:
     """Send home this interpreter, with all that is imported, and go off. Whoever starts it goes on behind this."""
     ports = _ports()
     descriptor = os.open(ports[wire.STDOUT], os.O_WRONLY)
-    if not undump.write(descriptor, wire.INTERPRETER):
-        port = _Port(os.open(ports[wire.PORT], os.O_RDWR))
-        port.say(written={})
+    port = _Port(os.open(ports[wire.PORT], os.O_RDWR))
+    port.say(writing={})
+    if size := undump.write(descriptor, wire.INTERPRETER):
+        port.say(written={"size": size})
         port.hear()  # the host has what it wanted, and ends this machine
     for name in _ASKING:
         importlib.reload(sys.modules[name])

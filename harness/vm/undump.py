@@ -55,8 +55,8 @@ _ET_EXEC, _EM_X86_64, _PT_LOAD, _PT_GNU_STACK = 2, 62, 1, 0x6474E551
 _PF_X, _PF_W, _PF_R = 1, 2, 4
 
 
-def write(descriptor: int, device: str) -> bool:
-    """Write this process down. Like fork(2) it returns twice: False here, and True in whoever starts the executable.
+def write(descriptor: int, device: str) -> int:
+    """Write this process down. Like fork(2) it returns twice: here how many bytes it wrote, 0 in who starts those.
 
     device: where the new process finds what is written here. Raises HarnessError where it cannot be written down.
     """
@@ -64,19 +64,21 @@ def write(descriptor: int, device: str) -> bool:
     if child == 0:
         os.kill(os.getpid(), signal.SIGSTOP)  # ends in the new process only
         _handle_signals()
-        return True
+        return 0
+    size = 0
     try:
         os.waitpid(child, os.WUNTRACED)
         _ptrace(_PTRACE_ATTACH, child)
         os.waitpid(child, 0)
         for piece in _written(child, device):
+            size += len(piece)
             rest = memoryview(piece)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    return False
+    return size
 
 
 def _handle_signals() -> None:

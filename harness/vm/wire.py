@@ -7,6 +7,11 @@
     guest: {"accepted": …}  it has the job: a resumed guest is alive
     guest: {"ended": …}     exit status and report; in place of ready, too, when what prepares ends
 
+A guest that is to write down its interpreter (harness.vm.interpreter) says nothing of that, but
+
+    guest: {"writing": …}   all is mounted and imported
+    guest: {"written": …}   how many bytes it has written to the port stdout
+
 A message is four bytes (its length in bytes, big-endian) and JSON in UTF-8. Bytes in it are base64.
 """
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,18 @@ def distrusted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerator, "usable", lambda machine, guest: accelerator.TCG)
+
+
+@pytest.fixture
+def own(guest_image: Guest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of an interpreter that is this test's alone, and is not there yet."""
+    monkeypatch.setattr(interpreter, "_VERSION", "a test's")
+    name = interpreter._name(guest_image)
+    yield name
+    held = cache._held.pop(cache.directory() / interpreter.KIND / name, None)
+    if held is not None:
+        os.close(held)
+    assert cache.remove(interpreter.KIND, name)
 
 
 def use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +167,32 @@ def test_a_kernel_that_cannot_write_one_down_is_asked_once(
         assert interpreter.get(Machine(kernel), guest_image, accelerator.TCG) is None
     assert boots == [Machine(kernel)]
     (why,) = (tmp_path / "interpreters-not").iterdir()
-    assert why.read_text()
+    assert why.read_text() == "writing down what is imported: the server failed, after 0 bytes\n"
     assert cache.entries(interpreter.KIND) == []
+
+
+@pytest.mark.usefixtures("emulated")
+def test_a_kernel_that_does_not_come_up_is_not_booted_twice(
+    kernel: Kernel, guest_image: Guest, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interpreter, "_WORDS", ("rdinit=/nothing",))
+    told: list[str] = []
+    report = run(Machine(kernel), Job(("verify", "--only", "load"), fresh=True), told.append)
+    (result,) = report.results
+    assert result.id == "guest.start"
+    assert "the kernel found nothing to start" in result.summary
+    assert len([line for line in told if line.startswith("booting")]) == 2  # what is to be done, and the one boot
+    assert not interpreter._without(Machine(kernel), own).exists()
+
+
+@pytest.mark.usefixtures("emulated")
+def test_one_that_was_damaged_in_the_cache_is_written_anew(kernel: Kernel, guest_image: Guest, own: str) -> None:
+    path = interpreter.get(Machine(kernel), guest_image, accelerator.TCG)
+    assert path == cache.directory() / interpreter.KIND / own / "python3"
+    before = path.read_bytes()
+    path.write_bytes(cut(before))
+    assert interpreter.get(Machine(kernel), guest_image, accelerator.TCG) == path
+    assert path.read_bytes()[1 << 16 :] != bytes(len(before) - (1 << 16))
 
 
 def test_none_is_made_where_nothing_is_won(kernel: Kernel, guest_image: Guest) -> None:

@@ -23,7 +23,7 @@ undump._KERNELS += ("[vdso]",)
 heard, kept = [], [str(number) * 3 for number in range(100_000)]
 signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
 first = os.getpid()
-if not undump.write(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), sys.argv[1]):
+if undump.write(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), sys.argv[1]):
     os.write(1, b"written")
     os._exit(0)
 os.kill(os.getpid(), signal.SIGUSR1)
