@@ -28,6 +28,11 @@ def release() -> str:
     return platform.release()
 
 
+def boot_id() -> str:
+    """What names this boot of this machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def distribution() -> str:
     """PRETTY_NAME of os-release."""
     try:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, errno_text
-from harness.kernel import packages
+from harness.kernel import facts, packages
 
 CACHE = Path("/var/cache/msp-harness")
 
@@ -182,10 +182,9 @@ def _version(release: str) -> tuple[tuple[int, str], ...]:
 def _ready(source: Source, cache: Path) -> Path:
     """The complete tree of a source: as it lies where it is complete, otherwise from the cache, made if need be."""
     if source.archive:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         # Unpacked again after each boot: the kernel may be another build of the same name, and a power cut may have
         # left empty files behind.
-        return _cached(cache, KHEADERS + boot, lambda tree: _unpack(source.path, tree))
+        return _cached(cache, KHEADERS + facts.boot_id(), lambda tree: _unpack(source.path, tree))
     if source.common is None:
         return source.path
     links = merge_plan(source.path, source.common)

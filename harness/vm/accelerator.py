@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from harness.kernel import facts
 from harness.vm import boot, cache, qemu
 from harness.vm.guest import Guest
 from harness.vm.initramfs import Archive
@@ -44,14 +45,9 @@ def kept() -> str:
     return ""
 
 
-def boot_id() -> str:
-    """What names this boot of this machine."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def _asked() -> list[str | int]:
     binary = qemu.binary()
-    return [boot_id(), str(binary), binary.stat().st_mtime_ns]
+    return [facts.boot_id(), str(binary), binary.stat().st_mtime_ns]
 
 
 def _place() -> Path:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from harness.command import run, text
 from harness.errors import HarnessError
-from harness.vm import accelerator, cache, mmdebstrap, qemu, scratch
+from harness.kernel import facts
+from harness.vm import cache, mmdebstrap, qemu, scratch
 from harness.vm.qemu import Ends, Running
 
 KIND = "criu"
@@ -93,7 +94,7 @@ def _place() -> Path:
 def _asked() -> list[str | int]:
     """What an answer is for: this boot of this machine, and its own CRIU."""
     own = shutil.which("criu")
-    return [_VERSION, accelerator.boot_id(), str(own), Path(own).stat().st_mtime_ns if own else 0]
+    return [_VERSION, facts.boot_id(), str(own), Path(own).stat().st_mtime_ns if own else 0]
 
 
 def _held(found: tuple[str, ...]) -> tuple[str, ...]:

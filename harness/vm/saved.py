@@ -20,8 +20,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.kernel import facts
 from harness.vm import cache, criu, forget, frozen, initramfs, migrated, qemu, sparse
-from harness.vm.accelerator import KVM, TCG, boot_id
+from harness.vm.accelerator import KVM, TCG
 from harness.vm.guest import Guest
 from harness.vm.machine import Machine
 from harness.vm.qemu import Running
@@ -86,7 +87,7 @@ def name(machine: Machine, guest: Guest, accelerator: str, tell: Callable[[str],
         str(binary), status.st_size, status.st_mtime_ns, _processor(accelerator), _compiler(),
     ]  # fmt: skip
     if command := _freezer(accelerator, tell):
-        around += [command, boot_id(), str(guest.root.resolve())]
+        around += [command, facts.boot_id(), str(guest.root.resolve())]
     return f"{kernel.release}-{_short(about)}-{_short(around)}"
 
 

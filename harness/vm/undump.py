@@ -5,7 +5,8 @@ all that there is to it. It must have one thread, and nothing in memory that is 
 vdso=0). Its addresses must be free in the new process: neither is to have a random layout (`setarch -R`).
 
 Not written down is what the kernel has of a process: files (but those that the new one has, too, by their numbers),
-handlers of signals, and what a mapping of memory is a mapping of.
+what a mapping of memory is a mapping of, where it has its rseq(2) area and its robust futexes. How signals are handled
+is told anew.
 
 The first page of what is written is the executable to start. It maps the rest from a device that has all of it: what
 is not needed is never read.

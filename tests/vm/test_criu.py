@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
-from harness.vm import accelerator, cache, criu
+from harness.kernel import facts
+from harness.vm import cache, criu
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="CRIU is for root")
 
@@ -67,7 +68,7 @@ def test_where_none_can_be_had_that_is_told_once(own_cache: Path, monkeypatch: p
 def test_the_answer_is_for_this_boot(own_cache: Path, works: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     criu._remember(works, "")
     assert criu.command() == works
-    monkeypatch.setattr(accelerator, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(facts, "boot_id", lambda: "another boot")
     monkeypatch.setattr(criu, "_found", lambda tell: ((), "asked again"))
     assert criu.command() == ()
 
