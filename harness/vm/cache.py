@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -260,6 +261,6 @@ def _discard(entry: Path, *, only_unused: bool = False) -> bool:
 
 
 def size(path: Path) -> int:
-    """Bytes that a directory or file takes on disk."""
-    found = [path, *path.rglob("*")] if path.is_dir() else [path]
-    return sum(each.lstat().st_blocks * 512 for each in found)
+    """Bytes that a directory or file takes on disk; of a file that has other names too, this one's share."""
+    found = [each.lstat() for each in ([path, *path.rglob("*")] if path.is_dir() else [path])]
+    return sum(each.st_blocks * 512 // (each.st_nlink if stat.S_ISREG(each.st_mode) else 1) for each in found)

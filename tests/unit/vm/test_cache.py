@@ -225,3 +225,15 @@ def test_whoever_may_not_write_to_the_machines_cache_has_one_of_their_own(
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # is to be ignored, by the specification of base directories
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.directory() == tmp_path / ".cache" / "msp-harness" / "vm"
+
+
+def test_a_file_of_two_entries_takes_its_room_once(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    (one / "file").write_bytes(bytes(1 << 20))
+    alone = cache.size(one)
+    other.mkdir()
+    empty = cache.size(other)
+    (other / "file").hardlink_to(one / "file")
+    assert cache.size(one) + cache.size(other) == alone + empty
+    assert alone >= 1 << 20
