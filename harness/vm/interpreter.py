@@ -42,7 +42,7 @@ def get(
         return None
 
     def make(place: Path) -> None:
-        tell(f"booting {machine.kernel.release}, and writing down what guests import: any kernel's start with it")
+        tell(f"booting {machine.kernel.release} to write down what guests import: then any kernel starts with it")
         content = _written(Machine(machine.kernel, words=_WORDS), guest, accelerator)
         (place / INTERPRETER).write_bytes(content)
         (place / _CHECKSUM).write_text(f"{zlib.crc32(content)}")
