@@ -135,7 +135,7 @@ def _at_work(machine: Machine, guest: Guest, accelerator: str, place: Path) -> I
             for way in _WAYS
         )
         numbers = {name: file.fileno() for name, file in outputs.items()}
-        running = stack.enter_context(qemu.at_work(command, port, numbers, (), apart=True))
+        running = stack.enter_context(qemu.at_work(command, port, numbers, (), apart=True, huge_pages=False))
         while not qemu.ready(monitor.reader, time.monotonic() + _LOOK) and running.ended() is None:
             pass
         for file in held:  # QEMU has them now, so that what we read from ends when QEMU does

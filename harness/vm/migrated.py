@@ -85,7 +85,9 @@ def resume(entry: Path, machine: Machine, guest: Guest, accelerator: str) -> Ite
             *words,
             "-incoming", "defer",
         ]  # fmt: skip
-        with qemu.start(arguments, (memory.fileno(), devices.fileno(), theirs.fileno())) as running:
+        with qemu.start(
+            arguments, (memory.fileno(), devices.fileno(), theirs.fileno()), huge_pages=accelerator == "kvm"
+        ) as running:
             theirs.close()
             try:
                 monitor = Monitor(Ends.of(ours))

@@ -169,10 +169,10 @@ OWN_WORDS = "qemu"
 
 
 @contextmanager
-def start(arguments: Sequence[str], descriptors: Sequence[int] = ()) -> Iterator[Running]:
+def start(arguments: Sequence[str], descriptors: Sequence[int] = (), *, huge_pages: bool = True) -> Iterator[Running]:
     """Run QEMU with these words and the console and ports of a guest; it is killed at the end of the with block.
 
-    Raises HarnessError when it cannot be started.
+    huge_pages: see at_work(). Raises HarnessError when it cannot be started.
     """
     with ExitStack() as stack:
         outputs = stack.enter_context(unnamed_outputs())
@@ -184,7 +184,7 @@ def start(arguments: Sequence[str], descriptors: Sequence[int] = ()) -> Iterator
         words = characters(f"socket,id={wire.PORT},fd={theirs.fileno()}", paths)
         inherited = (theirs.fileno(), *outputs.values(), *descriptors)
         command = [str(binary()), *words, *arguments]
-        running = stack.enter_context(at_work(command, Ends.of(ours), outputs, inherited))
+        running = stack.enter_context(at_work(command, Ends.of(ours), outputs, inherited, huge_pages=huge_pages))
         theirs.close()
         yield running
 
@@ -211,16 +211,20 @@ def at_work(
     *,
     end: Callable[[subprocess.Popen[bytes]], None] = subprocess.Popen.kill,
     apart: bool = False,
+    huge_pages: bool = True,
 ) -> Iterator[Running]:
     """Run a command that is a QEMU or brings one back, until the end of the with block.
 
-    apart: with nothing of this process's but what it is given here: no session, no directory.
+    apart: with nothing of this process's but what it is given here: no session, no directory. Without huge_pages it has
+    memory page by page, as it touches it: what lives for seconds, and is emulated, takes longer to clear huge ones, of
+    which it then needs little, than it gains by them.
     """
     parent, began = os.getpid(), time.monotonic()
 
     def begin() -> None:
         processes.die_with_parent(parent)
-        processes.without_huge_pages()  # QEMU wants them, and it takes longer to clear them than they save
+        if not huge_pages:
+            processes.without_huge_pages()  # whatever QEMU advises the kernel
 
     process = subprocess.Popen(
         command,
