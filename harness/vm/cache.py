@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import stat
@@ -84,6 +86,11 @@ def kept(kind: str, name: str, make: Callable[[Path], None], damage: Callable[[P
                 shutil.rmtree(work, ignore_errors=True)
         if hold(entry):  # nobody removed it just then
             return entry
+
+
+def name(content: object) -> str:
+    """A name for what depends on this content, which JSON can say: 16 hex digits of its SHA-256."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def hold(entry: Path) -> bool:

@@ -7,8 +7,6 @@ needs no new root. The guest runs the same checks as the host: there is no secon
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 import sys
@@ -93,17 +91,13 @@ def _name(suite: str) -> str:
     recipe = [_VERSION, suite, PACKAGES, _WITHOUT, _PLACES, sys.version_info[:2]]
     places = [place for place in map(Path, sys.path) if place.is_dir()]
     installed = sorted(path.name for place in places for path in place.glob("*.dist-info"))
-    known = cache.directory() / "guest-names" / _short([recipe, installed])
+    known = cache.directory() / "guest-names" / cache.name([recipe, installed])
     with suppress(OSError):
         return known.read_text()
     wanted = {found.name: found.version for found in _requirements()}
-    name = f"{suite}-{_short([recipe, wanted])}"
+    name = f"{suite}-{cache.name([recipe, wanted])}"
     cache.note(known, name)
     return name
-
-
-def _short(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _require(command: str, need: str) -> None:

@@ -6,8 +6,6 @@ until this package changes. See harness.vm.undump for how, and harness.vm.server
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import zlib
 from collections.abc import Callable
@@ -70,7 +68,7 @@ def distrust(machine: Machine, guest: Guest, why: str) -> None:
 
 
 def _without(machine: Machine, name: str) -> Path:
-    return cache.directory() / f"{KIND}-not" / f"{name}-{_short(machine.kernel.digest)}"
+    return cache.directory() / f"{KIND}-not" / f"{name}-{cache.name(machine.kernel.digest)}"
 
 
 class _NotWritten(Exception):
@@ -81,13 +79,9 @@ def _name(guest: Guest) -> str:
     """What an interpreter depends on: all that it imported, and the processor that its C library chose code for."""
     binary = qemu.binary()
     status = binary.stat()
-    return _short([
+    return cache.name([
         _VERSION, guest.name, initramfs.digest(), qemu.model(TCG), str(binary), status.st_size, status.st_mtime_ns,
     ])  # fmt: skip
-
-
-def _short(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _written(machine: Machine, guest: Guest, accelerator: str) -> bytes:

@@ -7,14 +7,12 @@ patched lie in labkernels/. A kernel is kept under the hash of its recipe: whoev
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.vm import kernels, lab_build
+from harness.vm import cache, kernels, lab_build
 from harness.vm.kernels import Kernel
 from harness.vm.lab_build import Source
 
@@ -90,4 +88,4 @@ def get(name: str, tell: Callable[[str], None] = lambda line: None, *, refresh: 
 def recipe_of(row: LabKernel, source: Source, tools: str) -> str:
     """The hash of all that a kernel is made of: configuration, patch, source, compiler."""
     texts = [path.read_text() for path in (lab_build.BASE, lab_build.PATCH, row.fragment) if path is not None]
-    return hashlib.sha256(json.dumps([_VERSION, source.version, tools, *texts]).encode()).hexdigest()[:16]
+    return cache.name([_VERSION, source.version, tools, *texts])

@@ -8,7 +8,6 @@ A saved guest fits one kernel, root, package, machine, QEMU and processor: all o
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -88,11 +87,7 @@ def name(machine: Machine, guest: Guest, accelerator: str, tell: Callable[[str],
     ]  # fmt: skip
     if command := _freezer(accelerator, tell):
         around += [command, facts.boot_id(), str(guest.root.resolve())]
-    return f"{kernel.release}-{_short(about)}-{_short(around)}"
-
-
-def _short(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return f"{kernel.release}-{cache.name(about)}-{cache.name(around)}"
 
 
 def _compiler() -> list[object]:
