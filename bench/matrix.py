@@ -1,7 +1,7 @@
 """A matrix of kernels against the sum of its single verdicts, alternating; and the same matrix once more, unchanged.
 
-Both sides start from saved guests, as does everything after the first use of a kernel. As many kernels as cores, and
-one more, which then waits for a core: no order makes that less than two turns.
+Both sides start from saved guests, as does everything after the first use of a kernel. Of the default kernels the first
+two, three, and so on: where their number is no multiple of the cores', a core is idle at the end.
 """
 
 from __future__ import annotations

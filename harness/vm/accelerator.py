@@ -15,9 +15,7 @@ from harness.kernel import facts
 from harness.vm import boot, cache, qemu
 from harness.vm.guest import Guest
 from harness.vm.initramfs import Archive
-from harness.vm.machine import Machine
-
-KVM, TCG = "kvm", "tcg"
+from harness.vm.machine import KVM, TCG, Machine
 
 _DEVICE = Path("/dev/kvm")
 _SECONDS = 20  # a working KVM needs one

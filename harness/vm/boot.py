@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.vm import initramfs, qemu
 from harness.vm.guest import Guest
-from harness.vm.machine import Machine
+from harness.vm.machine import KVM, Machine
 from harness.vm.qemu import Running
 
 
@@ -52,5 +52,5 @@ def cold(
     """Boot; words and descriptors are further ones for QEMU, among them the memory's; content: another initramfs."""
     with qemu.memory("initramfs", initial(machine, guest) if content is None else content) as disk:
         line = arguments(machine, guest, accelerator, Path(f"/proc/self/fd/{disk}"), words)
-        with qemu.start(line, (disk, *descriptors), huge_pages=accelerator == "kvm") as running:
+        with qemu.start(line, (disk, *descriptors), huge_pages=accelerator == KVM) as running:
             yield running

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.vm import boot, cache, failed, forget, initramfs, limits, qemu, wire
-from harness.vm.accelerator import TCG
 from harness.vm.guest import INTERPRETER, Guest
-from harness.vm.machine import Machine
+from harness.vm.machine import TCG, Machine
 
 KIND = "interpreters"
 
@@ -35,8 +34,10 @@ def get(
     does without, for it made none or did not go on with one. Raises HarnessError when it cannot be kept, and Failed for
     a kernel that does not come up.
     """
+    if accelerator != TCG:
+        return None
     name = _name(guest)
-    if accelerator != TCG or _without(machine, name).exists():
+    if _without(machine, name).exists():
         return None
 
     def make(place: Path) -> None:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.vm import cache
-from harness.vm.machine import Machine
+from harness.vm.machine import KVM, TCG, Machine
 
-_ACCELERATORS = ("kvm", "tcg")
 _KEPT = 8  # the last boots
 _UNMEASURED = 30.0  # seconds that a boot is taken for which nobody measured: emulated, on a busy machine
 _BOOT = 6  # boots that a boot may last: the machine may be busier than it was
@@ -52,7 +51,7 @@ def measured(machine: Machine, accelerator: str) -> list[float]:
 
 def quickest(machine: Machine) -> float:
     """Seconds that the quickest of its last boots took, by whatever; infinite where none was measured."""
-    return min((seconds for by in _ACCELERATORS for seconds in measured(machine, by)), default=math.inf)
+    return min((seconds for by in (KVM, TCG) for seconds in measured(machine, by)), default=math.inf)
 
 
 def remember(machine: Machine, accelerator: str, seconds: float) -> None:

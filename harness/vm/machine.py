@@ -13,6 +13,9 @@ from harness.errors import HarnessError
 if TYPE_CHECKING:
     from harness.vm.kernels import Kernel
 
+KVM, TCG = "kvm", "tcg"
+"""By what a guest's code runs, as QEMU calls it: on the host's processor, or emulated."""
+
 MOST_CPUS = 64
 LEAST_MEMORY, MOST_MEMORY = 192, 16384  # MiB; with less the interpreter does not start
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.errors import HarnessError
 from harness.vm import boot, qemu, sparse
 from harness.vm.guest import Guest
-from harness.vm.machine import Machine
+from harness.vm.machine import KVM, Machine
 from harness.vm.qemu import Ends, Monitor, Refused, Running
 from harness.vm.sparse import Checksum
 
@@ -86,7 +86,7 @@ def resume(entry: Path, machine: Machine, guest: Guest, accelerator: str) -> Ite
             "-incoming", "defer",
         ]  # fmt: skip
         with qemu.start(
-            arguments, (memory.fileno(), devices.fileno(), theirs.fileno()), huge_pages=accelerator == "kvm"
+            arguments, (memory.fileno(), devices.fileno(), theirs.fileno()), huge_pages=accelerator == KVM
         ) as running:
             theirs.close()
             try:

@@ -25,7 +25,7 @@ from harness.command import text
 from harness.errors import HarnessError
 from harness.kernel import packages, processes
 from harness.vm import wire
-from harness.vm.machine import Machine
+from harness.vm.machine import KVM, Machine
 
 BINARY = "qemu-system-x86_64"
 
@@ -51,7 +51,7 @@ def binary() -> Path:
 
 def model(accelerator: str) -> str:
     """The processor that a guest sees."""
-    return "host" if accelerator == "kvm" else "max"
+    return "host" if accelerator == KVM else "max"
 
 
 def hardware(machine: Machine, accelerator: str, *drives: Path) -> list[str]:

@@ -21,9 +21,8 @@ from pathlib import Path
 
 from harness.kernel import facts
 from harness.vm import cache, criu, forget, frozen, initramfs, migrated, qemu, sparse
-from harness.vm.accelerator import KVM, TCG
 from harness.vm.guest import Guest
-from harness.vm.machine import Machine
+from harness.vm.machine import KVM, TCG, Machine
 from harness.vm.qemu import Running
 
 KIND = "saved"
@@ -68,7 +67,7 @@ class Saved:
 def _status(path: Path) -> list[int]:
     """What changes whenever a file is written to, or another is put in its place."""
     found = path.stat()
-    return [found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns]
+    return [found.st_dev, found.st_ino, found.st_ctime_ns]
 
 
 def name(machine: Machine, guest: Guest, accelerator: str, tell: Callable[[str], None] = lambda line: None) -> str:

@@ -8,8 +8,8 @@ Not written down is what the kernel has of a process: files (but those that the 
 what a mapping of memory is a mapping of, where it has its rseq(2) area and its robust futexes. How signals are handled
 is told anew.
 
-The first page of what is written is the executable to start. It maps the rest from a device that has all of it: what
-is not needed is never read.
+The first HEAD bytes of what is written are the executable to start. It maps the rest from a device that has all of it:
+what is not needed is never read.
 """
 
 from __future__ import annotations
@@ -66,20 +66,15 @@ def write(descriptor: int, device: str) -> int:
         os.kill(os.getpid(), signal.SIGSTOP)  # ends in the new process only
         _handle_signals()
         return 0
-    size = 0
     try:
         os.waitpid(child, os.WUNTRACED)
         _ptrace(_PTRACE_ATTACH, child)
         os.waitpid(child, 0)
-        for piece in _written(child, device):
-            size += len(piece)
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
+        with open(descriptor, "wb", closefd=False) as file:
+            return sum(file.write(piece) for piece in _written(child, device))
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    return size
 
 
 def _handle_signals() -> None:

@@ -15,7 +15,7 @@ from harness.vm import accelerator, boot, cache, interpreter, spec
 from harness.vm.guest import Guest
 from harness.vm.job import Job
 from harness.vm.kernels import Kernel
-from harness.vm.machine import Machine
+from harness.vm.machine import KVM, TCG, Machine
 from harness.vm.run import run
 from tests.vm.script import evidence, script
 
@@ -56,7 +56,7 @@ def other(guest_image: Guest) -> Kernel:
 def written(other: Kernel, guest_image: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter that the other kernel's guest wrote down."""
     path = tmp_path_factory.mktemp("interpreter") / "python3"
-    path.write_bytes(interpreter._written(Machine(other, words=interpreter._WORDS), guest_image, accelerator.TCG))
+    path.write_bytes(interpreter._written(Machine(other, words=interpreter._WORDS), guest_image, TCG))
     return path
 
 
@@ -70,7 +70,7 @@ def distrusted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accelerator, "usable", lambda machine, guest: accelerator.TCG)
+    monkeypatch.setattr(accelerator, "usable", lambda machine, guest: TCG)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_a_kernel_that_cannot_write_one_down_is_asked_once(
 
     monkeypatch.setattr(boot, "initial", initial)
     for _ in range(2):
-        assert interpreter.get(Machine(kernel), guest_image, accelerator.TCG) is None
+        assert interpreter.get(Machine(kernel), guest_image, TCG) is None
     assert boots == [Machine(kernel)]
     (why,) = (tmp_path / "interpreters-not").iterdir()
     assert why.read_text() == "writing down what is imported: the server failed, after 0 bytes\n"
@@ -187,16 +187,16 @@ def test_a_kernel_that_does_not_come_up_is_not_booted_twice(
 
 @pytest.mark.usefixtures("emulated")
 def test_one_that_was_damaged_in_the_cache_is_written_anew(kernel: Kernel, guest_image: Guest, own: str) -> None:
-    path = interpreter.get(Machine(kernel), guest_image, accelerator.TCG)
+    path = interpreter.get(Machine(kernel), guest_image, TCG)
     assert path == cache.directory() / interpreter.KIND / own / "python3"
     before = path.read_bytes()
     path.write_bytes(cut(before))
-    assert interpreter.get(Machine(kernel), guest_image, accelerator.TCG) == path
+    assert interpreter.get(Machine(kernel), guest_image, TCG) == path
     assert path.read_bytes()[1 << 16 :] != bytes(len(before) - (1 << 16))
 
 
 def test_none_is_made_where_nothing_is_won(kernel: Kernel, guest_image: Guest) -> None:
-    assert interpreter.get(Machine(kernel), guest_image, accelerator.KVM) is None
+    assert interpreter.get(Machine(kernel), guest_image, KVM) is None
 
 
 @pytest.mark.usefixtures("emulated")

@@ -21,6 +21,7 @@ from harness.image.image import Image
 from harness.lab.scenarios import DEFAULT, Scenario
 from harness.report import Outcome, Result
 from harness.vm import scratch
+from harness.vm.machine import KVM, TCG
 
 Tell = Callable[[str], None]
 
@@ -71,7 +72,7 @@ def accelerator() -> str:
     """KVM where a guest of ours has shown that it works since this machine started, else TCG."""
     from harness.vm import accelerator as known
 
-    return known.KVM if os.access("/dev/kvm", os.R_OK | os.W_OK) and known.kept() == known.KVM else known.TCG
+    return KVM if os.access("/dev/kvm", os.R_OK | os.W_OK) and known.kept() == KVM else TCG
 
 
 def boot(
